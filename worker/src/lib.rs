@@ -1,0 +1,5 @@
+//! The media engine of one core: ICE-lite, DTLS, SRTP and RTP routing.
+//!
+//! Sans-IO cores (`wire`, `ice`, `dtls`, `srtp`, `stream`) behind a thin shell
+//! (`net`, `event_loop`). See `ARCHITECTURE.md`.
+
