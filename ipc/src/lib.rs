@@ -1,1 +1,47 @@
-//! broth ipc
+//! The channel between the broth controller and its workers.
+//!
+//! Netstring-framed JSON over a UNIX stream socket, in the shape of mediasoup v2's worker
+//! channel (`docs/channel.md`), plus what broth adds: a `hello`, coded errors, file
+//! descriptors beside the message that names them.
+//!
+//! Layers, each usable without the next: [`netstring`] (pure codec), [`Request`],
+//! [`Response`], [`Notification`] (typed messages), [`Inbox`]/[`Outbox`] (non-blocking socket
+//! ends with descriptor passing), [`Channel`] (tokio end), [`Pending`] (request table).
+//! The types in [`rtp`] and [`body`] are the only serializable types in broth.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod body;
+mod channel;
+mod error;
+mod ids;
+mod message;
+pub mod netstring;
+mod pending;
+pub mod rtp;
+mod socket;
+
+pub use channel::{Channel, ChannelError, Received};
+pub use error::{ErrorCode, Rejection};
+pub use ids::{ConsumerId, Ids, ProducerId, RouterId, TransportId};
+pub use message::{
+    Call, Discard, Event, FromWorker, Incoming, Notification, Request, Response, Scope, Target,
+};
+pub use pending::{Pending, Ticket};
+pub use socket::{Fill, Flush, Inbox, Outbox, OutboxFull};
+
+/// Largest payload between a broth controller and a broth worker, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Largest payload towards a mediasoup v2 peer, in bytes (`spec: channel.md` §2).
+pub const V2_PAYLOAD_BYTES_MAX: usize = 65_536;
+
+/// The channel's descriptor number in the worker process.
+pub const CHANNEL_FD: i32 = 3;
+
+/// The environment variable that names [`CHANNEL_FD`], as mediasoup v2 spells it.
+pub const CHANNEL_FD_ENV: &str = "MEDIASOUP_CHANNEL_FD";
+
+/// Version of broth's additions to the channel, exchanged by `worker.hello`.
+pub const PROTOCOL: u32 = 1;

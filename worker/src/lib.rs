@@ -2,4 +2,3 @@
 //!
 //! Sans-IO cores (`wire`, `ice`, `dtls`, `srtp`, `stream`) behind a thin shell
 //! (`net`, `event_loop`). See `ARCHITECTURE.md`.
-

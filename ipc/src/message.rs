@@ -1,0 +1,401 @@
+//! Requests, responses and notifications, typed (`spec: channel.md` §3, §4, §9).
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::body::{
+    CreateConsumer, CreateProducer, CreateRouter, DtlsParameters, DtlsState, Empty, EnableConsumer,
+    EncodingPreferences, Hello, IceState, PlainRtpTransportOptions, RemoteParameters,
+    SetAudioLevelsEvent, SetMaxBitrate, SetPreferredProfile, StartMirroring, TransportTuple,
+    WebRtcTransportOptions, WorkerSettings,
+};
+use crate::error::{ErrorCode, Rejection};
+use crate::ids::{Ids, ProducerId};
+use crate::rtp::Profile;
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $Variant:ident($Body:ty) = $method:literal,)*) => {
+        /// What is asked of the worker: one variant per method.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "calls are rare and never stored in bulk")]
+        pub enum Call {
+            $($(#[$doc])* #[doc = concat!("\n\nMethod `", $method, "`.")] $Variant($Body),)*
+        }
+
+        impl Call {
+            /// The method's name on the wire.
+            pub fn method(&self) -> &'static str {
+                match self {
+                    $(Self::$Variant(_) => $method,)*
+                }
+            }
+
+            fn data(&self) -> serde_json::Result<Value> {
+                match self {
+                    $(Self::$Variant(body) => serde_json::to_value(body),)*
+                }
+            }
+
+            fn parse(method: &str, data: Value) -> Result<Self, Rejection> {
+                match method {
+                    $($method => body(data).map(Self::$Variant),)*
+                    _ => Err(Rejection::new(ErrorCode::UnknownMethod, "unknown method")),
+                }
+            }
+        }
+    };
+}
+
+calls! {
+    /// Opens a channel between broth's own ends.
+    Hello(Hello) = "worker.hello",
+    /// Everything in the worker.
+    DumpWorker(Empty) = "worker.dump",
+    /// The worker's own load.
+    GetLoad(Empty) = "worker.getLoad",
+    /// Changes the log settings.
+    UpdateSettings(WorkerSettings) = "worker.updateSettings",
+    /// Creates a router.
+    CreateRouter(CreateRouter) = "worker.createRouter",
+    /// Closes a router and everything in it.
+    CloseRouter(Empty) = "router.close",
+    /// Everything in a router.
+    DumpRouter(Empty) = "router.dump",
+    /// Creates a WebRTC transport.
+    CreateWebRtcTransport(WebRtcTransportOptions) = "router.createWebRtcTransport",
+    /// Creates a plain RTP transport.
+    CreatePlainRtpTransport(PlainRtpTransportOptions) = "router.createPlainRtpTransport",
+    /// Creates a producer on a transport.
+    CreateProducer(CreateProducer) = "router.createProducer",
+    /// Creates a consumer of a producer, not sending yet.
+    CreateConsumer(CreateConsumer) = "router.createConsumer",
+    /// Switches the audio level reports.
+    SetAudioLevelsEvent(SetAudioLevelsEvent) = "router.setAudioLevelsEvent",
+    /// Closes a transport and its producers.
+    CloseTransport(Empty) = "transport.close",
+    /// Everything about a transport.
+    DumpTransport(Empty) = "transport.dump",
+    /// Stats of a transport.
+    GetTransportStats(Empty) = "transport.getStats",
+    /// Tells the peer's DTLS parameters.
+    SetRemoteDtlsParameters(DtlsParameters) = "transport.setRemoteDtlsParameters",
+    /// Tells the peer's address of a plain RTP transport.
+    SetRemoteParameters(RemoteParameters) = "transport.setRemoteParameters",
+    /// Limits what the peer is told to send.
+    SetMaxBitrate(SetMaxBitrate) = "transport.setMaxBitrate",
+    /// Replaces the ICE credentials.
+    ChangeUfragPwd(Empty) = "transport.changeUfragPwd",
+    /// Starts copying clear packets to an address.
+    StartMirroring(StartMirroring) = "transport.startMirroring",
+    /// Stops copying.
+    StopMirroring(Empty) = "transport.stopMirroring",
+    /// Closes a producer and its consumers.
+    CloseProducer(Empty) = "producer.close",
+    /// Everything about a producer.
+    DumpProducer(Empty) = "producer.dump",
+    /// Stats of a producer's streams.
+    GetProducerStats(Empty) = "producer.getStats",
+    /// Stops forwarding what the producer sends.
+    PauseProducer(Empty) = "producer.pause",
+    /// Forwards again.
+    ResumeProducer(Empty) = "producer.resume",
+    /// Sets the layer for all consumers without a wish of their own.
+    SetProducerProfile(SetPreferredProfile) = "producer.setPreferredProfile",
+    /// Closes a consumer.
+    CloseConsumer(Empty) = "consumer.close",
+    /// Everything about a consumer.
+    DumpConsumer(Empty) = "consumer.dump",
+    /// Stats of a consumer's streams.
+    GetConsumerStats(Empty) = "consumer.getStats",
+    /// Starts sending on a transport.
+    EnableConsumer(EnableConsumer) = "consumer.enable",
+    /// Stops sending.
+    PauseConsumer(Empty) = "consumer.pause",
+    /// Sends again.
+    ResumeConsumer(Empty) = "consumer.resume",
+    /// Sets the wanted layer.
+    SetConsumerProfile(SetPreferredProfile) = "consumer.setPreferredProfile",
+    /// Limits the temporal layers.
+    SetEncodingPreferences(EncodingPreferences) = "consumer.setEncodingPreferences",
+    /// Asks the source for a key frame.
+    RequestKeyFrame(Empty) = "consumer.requestKeyFrame",
+}
+
+/// Reads a body; anything but an object counts as an empty one.
+fn body<T: DeserializeOwned>(data: Value) -> Result<T, Rejection> {
+    let data = if data.is_object() { data } else { json!({}) };
+    serde_json::from_value(data).map_err(|error| {
+        let text = error.to_string();
+        let missing = text
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.strip_suffix('`'));
+        Rejection::invalid(match missing {
+            Some(member) => format!("missing data.{member}"),
+            None => format!("invalid data: {text}"),
+        })
+    })
+}
+
+/// A request to the worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Answered once, under this id.
+    pub id: u32,
+    /// The objects it is about.
+    pub ids: Ids,
+    /// What is asked.
+    pub call: Call,
+}
+
+/// Why a well-framed payload gets no answer: it has no usable id or method.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Discard {
+    /// Not JSON at all, or nested too deep.
+    #[error("JSON parsing error: {0}")]
+    Json(String),
+    /// No `id`, or not a `u32`.
+    #[error("json has no numeric id field")]
+    Id,
+    /// No `method`, or not text.
+    #[error("json has no string .method field")]
+    Method,
+}
+
+/// A request as the worker got it: the id is good, the rest may not be.
+#[derive(Debug)]
+pub struct Incoming {
+    /// To be answered.
+    pub id: u32,
+    /// How many descriptors the message names.
+    pub fds: usize,
+    /// The request, or what to answer instead of carrying it out.
+    pub request: Result<Request, Rejection>,
+}
+
+impl Request {
+    /// Serializes the request as a payload; `fds` is how many descriptors travel with it.
+    pub fn to_payload(&self, fds: usize) -> serde_json::Result<Vec<u8>> {
+        let mut message = json!({
+            "id": self.id,
+            "method": self.call.method(),
+            "internal": self.ids,
+            "data": self.call.data()?,
+        });
+        if fds > 0 {
+            message["fds"] = fds.into();
+        }
+        serde_json::to_vec(&message)
+    }
+
+    /// Reads a payload that the controller sent.
+    ///
+    /// # Errors
+    /// The payload cannot be answered, because it has no id or no method.
+    pub fn parse(payload: &[u8]) -> Result<Incoming, Discard> {
+        let mut message: Value =
+            serde_json::from_slice(payload).map_err(|error| Discard::Json(error.to_string()))?;
+        let id = message
+            .get("id")
+            .and_then(Value::as_f64)
+            .filter(|id| id.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(id))
+            .ok_or(Discard::Id)? as u32;
+        let data = message.get_mut("data").map(Value::take).unwrap_or_default();
+        let ids = message.get("internal").map(Ids::read).unwrap_or_default();
+        let fds = message.get("fds").and_then(Value::as_u64).unwrap_or(0);
+        let method = message
+            .get("method")
+            .and_then(Value::as_str)
+            .ok_or(Discard::Method)?;
+        Ok(Incoming {
+            id,
+            fds: usize::try_from(fds).unwrap_or(usize::MAX),
+            request: Call::parse(method, data).map(|call| Self { id, ids, call }),
+        })
+    }
+}
+
+/// The worker's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// The request's id.
+    pub id: u32,
+    /// `data` of an accepted request, or the refusal.
+    pub result: Result<Value, Rejection>,
+}
+
+impl Response {
+    /// Serializes the answer as a payload.
+    pub fn to_payload(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&match &self.result {
+            Ok(data) => json!({ "accepted": true, "data": data, "id": self.id }),
+            Err(rejection) => json!({
+                "id": self.id,
+                "rejected": true,
+                "reason": rejection.reason,
+                "code": rejection.code,
+            }),
+        })
+    }
+}
+
+/// What kind of object a notification is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// The worker itself.
+    Worker,
+    /// A router.
+    Router,
+    /// A transport.
+    Transport,
+    /// A producer.
+    Producer,
+    /// A consumer.
+    Consumer,
+}
+
+/// The object a notification is about.
+///
+/// mediasoup v2 sends only `targetId`; broth adds what makes it unambiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Id of the object in its own id space.
+    pub target_id: u32,
+    /// The router the object lives in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<crate::RouterId>,
+    /// The object's kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", content = "data", rename_all = "lowercase")]
+pub enum Event {
+    /// A transport or consumer is gone.
+    Close,
+    /// The path in use changed.
+    #[serde(rename_all = "camelCase")]
+    IceSelectedTupleChange {
+        /// The new path.
+        ice_selected_tuple: TransportTuple,
+    },
+    /// ICE changed state.
+    #[serde(rename_all = "camelCase")]
+    IceStateChange {
+        /// The new state.
+        ice_state: IceState,
+    },
+    /// DTLS changed state.
+    #[serde(rename_all = "camelCase")]
+    DtlsStateChange {
+        /// The new state.
+        dtls_state: DtlsState,
+        /// The peer's certificate (PEM), with state `connected`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dtls_remote_cert: Option<String>,
+    },
+    /// A consumer's producer was paused.
+    SourcePaused,
+    /// A consumer's producer was resumed.
+    SourceResumed,
+    /// A consumer forwards another layer.
+    EffectiveProfileChange {
+        /// The new layer.
+        profile: Profile,
+    },
+    /// Loudness of a router's producers over the last 500 ms.
+    AudioLevels {
+        /// `(producer, dBov)`.
+        entries: Vec<(ProducerId, i8)>,
+    },
+    /// A log line of the worker.
+    Log {
+        /// `debug`, `warn` or `error`.
+        level: String,
+        /// The text.
+        message: String,
+    },
+}
+
+/// A message of the worker that nobody asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notification {
+    /// The object it is about.
+    #[serde(flatten)]
+    pub target: Target,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+impl Notification {
+    /// Serializes the notification as a payload.
+    pub fn to_payload(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
+    }
+}
+
+/// What a worker may send: an answer or a notification.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromWorker {
+    /// An answer.
+    Response(Response),
+    /// Something happened.
+    Notification(Notification),
+    /// A log line in mediasoup v2's shape: `(level, text)`.
+    LogLine(&'static str, String),
+}
+
+impl FromWorker {
+    /// Reads a payload that a worker sent.
+    ///
+    /// # Errors
+    /// A sentence saying what is wrong with it.
+    pub fn parse(payload: &[u8]) -> Result<Self, String> {
+        let log = |level| {
+            let text = String::from_utf8_lossy(&payload[1..]).into_owned();
+            Ok(Self::LogLine(level, text))
+        };
+        match payload.first() {
+            Some(b'{') => {}
+            Some(b'D') => return log("debug"),
+            Some(b'W') => return log("warn"),
+            Some(b'E') => return log("error"),
+            _ => return Err("unexpected data".into()),
+        }
+        let mut message: Value =
+            serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+        if message.get("targetId").is_some() {
+            return serde_json::from_value(message)
+                .map(Self::Notification)
+                .map_err(|error| error.to_string());
+        }
+        let id = message
+            .get("id")
+            .and_then(Value::as_u64)
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or("neither an answer nor a notification")?;
+        let flag = |name| message.get(name).and_then(Value::as_bool) == Some(true);
+        let result = if flag("accepted") {
+            Ok(message.get_mut("data").map(Value::take).unwrap_or_default())
+        } else if flag("rejected") {
+            let reason = message.get("reason").and_then(Value::as_str).unwrap_or("");
+            let code = message.get("code").cloned().unwrap_or_default();
+            Err(Rejection::new(
+                serde_json::from_value(code).unwrap_or_default(),
+                reason,
+            ))
+        } else {
+            return Err("an answer that neither accepts nor rejects".into());
+        };
+        Ok(Self::Response(Response { id, result }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

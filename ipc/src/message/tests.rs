@@ -1,0 +1,162 @@
+use super::*;
+use crate::body::Protocol;
+use crate::{ConsumerId, RouterId, TransportId};
+
+fn parse(text: &str) -> Result<Incoming, Discard> {
+    Request::parse(text.as_bytes())
+}
+
+#[test]
+fn a_request_survives_the_wire() {
+    let request = Request {
+        id: 7,
+        ids: Ids::router(RouterId(1)).transport(TransportId(2)),
+        call: Call::CreateWebRtcTransport(WebRtcTransportOptions {
+            tcp: false,
+            ..WebRtcTransportOptions::default()
+        }),
+    };
+    let incoming = Request::parse(&request.to_payload(2).unwrap()).unwrap();
+    assert_eq!((incoming.id, incoming.fds), (7, 2));
+    assert_eq!(incoming.request.unwrap(), request);
+}
+
+#[test]
+fn recorded_requests_of_the_original_controller_are_understood() {
+    let text = r#"{"id":36456998,"method":"worker.createRouter","internal":{"routerId":42789935}}"#;
+    let request = parse(text).unwrap().request.unwrap();
+    assert_eq!(request.ids, Ids::router(RouterId(42_789_935)));
+    assert_eq!(request.call, Call::CreateRouter(CreateRouter::default()));
+
+    let text = r#"{"id":1.0,"method":"consumer.enable","internal":{"routerId":1,"consumerId":3,
+        "producerId":4,"transportId":2},"data":{"rtpParameters":{"codecs":[{"name":"opus",
+        "mimeType":"audio/opus","clockRate":48000,"payloadType":100,"channels":2,
+        "rtcpFeedback":[],"parameters":{}}],"headerExtensions":[],"encodings":[{"ssrc":5}],
+        "rtcp":{"cname":"x","reducedSize":true,"mux":true}}}}"#;
+    let request = parse(text).unwrap().request.unwrap();
+    assert_eq!(request.ids.consumer_id, Some(ConsumerId(3)));
+    assert!(matches!(request.call, Call::EnableConsumer(_)));
+}
+
+#[test]
+fn what_has_no_id_or_method_is_discarded() {
+    for text in [
+        "",
+        "null",
+        "[]",
+        "3",
+        "\"x\"",
+        "{}",
+        "{",
+        r#"{"id":-1}"#,
+        r#"{"id":1.5}"#,
+    ] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+    let deep = "[".repeat(100_000);
+    assert!(matches!(parse(&deep), Err(Discard::Json(_))));
+    assert_eq!(parse(r#"{"id":1}"#).unwrap_err(), Discard::Method);
+    assert_eq!(
+        parse(r#"{"id":1,"method":4}"#).unwrap_err(),
+        Discard::Method
+    );
+}
+
+#[test]
+fn wrong_data_is_refused_with_a_code_and_v2s_words() {
+    let refusal = |text: &str| parse(text).unwrap().request.unwrap_err();
+    let unknown = refusal(r#"{"id":1,"method":"worker.fly"}"#);
+    assert_eq!(unknown.code, ErrorCode::UnknownMethod);
+    assert_eq!(unknown.reason, "unknown method");
+    let missing = refusal(r#"{"id":1,"method":"router.createConsumer","data":7}"#);
+    assert_eq!(missing.code, ErrorCode::InvalidRequest);
+    assert_eq!(missing.reason, "missing data.kind");
+}
+
+#[test]
+fn ids_of_the_wrong_type_count_as_absent() {
+    let text = r#"{"id":1,"method":"router.dump","internal":{"routerId":"5","transportId":-1}}"#;
+    assert_eq!(parse(text).unwrap().request.unwrap().ids, Ids::NONE);
+}
+
+#[test]
+fn responses_have_v2s_shape() {
+    let accepted = Response {
+        id: 1,
+        result: Ok(json!({})),
+    };
+    assert_eq!(
+        String::from_utf8(accepted.to_payload().unwrap()).unwrap(),
+        r#"{"accepted":true,"data":{},"id":1}"#
+    );
+    let rejected = Response {
+        id: 2,
+        result: Err(Rejection::not_found("Router does not exist")),
+    };
+    let payload = rejected.to_payload().unwrap();
+    assert_eq!(
+        FromWorker::parse(&payload),
+        Ok(FromWorker::Response(rejected))
+    );
+}
+
+#[test]
+fn notifications_survive_the_wire_and_v2s_are_understood() {
+    let notification = Notification {
+        target: Target {
+            target_id: 9,
+            router_id: Some(RouterId(1)),
+            scope: Some(Scope::Transport),
+        },
+        event: Event::IceSelectedTupleChange {
+            ice_selected_tuple: TransportTuple {
+                local_ip: [127, 0, 0, 1].into(),
+                local_port: 1,
+                remote_ip: [127, 0, 0, 1].into(),
+                remote_port: 2,
+                protocol: Protocol::Udp,
+            },
+        },
+    };
+    let payload = notification.to_payload().unwrap();
+    assert_eq!(
+        FromWorker::parse(&payload),
+        Ok(FromWorker::Notification(notification))
+    );
+
+    let v2 = |text: &str| match FromWorker::parse(text.as_bytes()) {
+        Ok(FromWorker::Notification(notification)) => notification.event,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(v2(r#"{"event":"close","targetId":5}"#), Event::Close);
+    assert_eq!(
+        v2(r#"{"data":{"iceState":"completed"},"event":"icestatechange","targetId":5}"#),
+        Event::IceStateChange {
+            ice_state: IceState::Completed
+        }
+    );
+    assert_eq!(
+        v2(r#"{"data":{"entries":[[7,-12]]},"event":"audiolevels","targetId":5}"#),
+        Event::AudioLevels {
+            entries: vec![(ProducerId(7), -12)]
+        }
+    );
+    assert_eq!(
+        v2(r#"{"data":{"profile":"low"},"event":"effectiveprofilechange","targetId":5}"#),
+        Event::EffectiveProfileChange {
+            profile: Profile::Low
+        }
+    );
+}
+
+#[test]
+fn v2_log_lines_and_garbage_are_told_apart() {
+    assert_eq!(
+        FromWorker::parse(b"Wcareful"),
+        Ok(FromWorker::LogLine("warn", "careful".into()))
+    );
+    assert!(FromWorker::parse(b"").is_err());
+    assert!(FromWorker::parse(b"x").is_err());
+    assert!(FromWorker::parse(b"{}").is_err());
+    assert!(FromWorker::parse(br#"{"id":1}"#).is_err());
+}
