@@ -123,10 +123,7 @@ mod tests {
     fn the_longest_frame_passes_and_one_more_byte_does_not() {
         let payload = vec![9; FRAME_PAYLOAD_MAX + 1];
         let mut out = Vec::new();
-        assert_eq!(
-            write_frame(&mut out, &payload),
-            Err(TcpFrameError::TooLong)
-        );
+        assert_eq!(write_frame(&mut out, &payload), Err(TcpFrameError::TooLong));
         assert!(out.is_empty());
         write_frame(&mut out, &payload[1..]).unwrap();
         let mut deframer = TcpDeframer::new();

@@ -125,8 +125,7 @@ impl Session {
         for (byte, other) in iv[8..14].iter_mut().zip(&index.to_be_bytes()[2..]) {
             *byte ^= other;
         }
-        let core =
-            CtrCore::<_, flavors::Ctr128BE>::inner_iv_init(&self.cipher, &iv.into());
+        let core = CtrCore::<_, flavors::Ctr128BE>::inner_iv_init(&self.cipher, &iv.into());
         StreamCipherCoreWrapper::from_core(core).apply_keystream(&mut packet[from..]);
     }
 

@@ -1,8 +1,6 @@
 //! Everything received from one peer: its key, and what came of each SSRC.
 
-use super::{
-    OpenKey, RTCP_HEADER_LEN, RTP_HEADER_LEN, RecvIndex, RtcpReplay, SrtpError, read_u32,
-};
+use super::{OpenKey, RTCP_HEADER_LEN, RTP_HEADER_LEN, RecvIndex, RtcpReplay, SrtpError, read_u32};
 
 /// SSRCs one peer may use; an authenticated peer could otherwise make us
 /// remember without end.
@@ -120,10 +118,7 @@ impl<T: Copy + Default> SsrcTable<T> {
     }
 
     fn iter(&self) -> impl Iterator<Item = (u32, T)> + '_ {
-        self.ssrcs
-            .iter()
-            .copied()
-            .zip(self.entries.iter().copied())
+        self.ssrcs.iter().copied().zip(self.entries.iter().copied())
     }
 
     /// Runs `change` on the entry; a new one stays only if `change` succeeds.

@@ -143,7 +143,7 @@ fn emitted_headers_are_golden() {
         [0x80, 0xE0, 0xFF, 0xFF, 1, 2, 3, 4, 0x11, 0x22, 0x33, 0x44]
     );
 
-    let one: [(u8, &[u8]); 2] = [(3, &[7, 8, 9]), (5, &[b'0'])];
+    let one: [(u8, &[u8]); 2] = [(3, &[7, 8, 9]), (5, b"0")];
     assert_eq!(EMIT.emit_header(one.into_iter(), &mut out), Some(24));
     assert_eq!(
         out[12..24],
