@@ -145,3 +145,26 @@ fn rtp_ssrc(packet: &[u8]) -> u32 {
 fn rtp_index(roc: u32, packet: &[u8]) -> u64 {
     u64::from(roc) << 16 | u64::from(u16::from_be_bytes([packet[2], packet[3]]))
 }
+
+#[cfg(test)]
+impl CmKey {
+    /// Takes session keys as they are, as the vectors of RFC 3711 B.2 do.
+    pub(super) fn from_session(key: &[u8], salt: &[u8]) -> Self {
+        let session = || Session {
+            cipher: Aes128Enc::new_from_slice(key).unwrap(),
+            mac: <Hmac<Sha1> as Mac>::new_from_slice(&[]).unwrap(),
+            salt: salt.try_into().unwrap(),
+        };
+        Self {
+            rtp: session(),
+            rtcp: session(),
+            rtp_tag_len: 10,
+        }
+    }
+
+    pub(super) fn keystream(&self, ssrc: u32, index: u64, len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        self.rtp.apply_keystream(ssrc, index, &mut out, 0);
+        out
+    }
+}

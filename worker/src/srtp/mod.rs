@@ -135,10 +135,10 @@ pub enum SrtpError {
     KeyExhausted,
 }
 
-/// The session keys of one direction.
+/// The session keys of one direction; boxed, as either set takes over a kilobyte.
 enum Cipher {
-    Gcm(GcmKey),
-    Cm(CmKey),
+    Gcm(Box<GcmKey>),
+    Cm(Box<CmKey>),
 }
 
 impl Cipher {
@@ -147,9 +147,11 @@ impl Cipher {
             return Err(SrtpError::WrongKeyLength);
         }
         Ok(match profile {
-            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => Self::Gcm(GcmKey::new(key, salt)?),
+            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => {
+                Self::Gcm(Box::new(GcmKey::new(key, salt)?))
+            }
             Profile::Aes128CmSha1_80 | Profile::Aes128CmSha1_32 => {
-                Self::Cm(CmKey::new(key, salt, profile.rtp_tag_len())?)
+                Self::Cm(Box::new(CmKey::new(key, salt, profile.rtp_tag_len())?))
             }
         })
     }
@@ -194,7 +196,7 @@ impl SealKey {
         header_len: usize,
         len: usize,
     ) -> Result<usize, SrtpError> {
-        let sealed_len = len + self.profile.rtp_tag_len();
+        let sealed_len = len.saturating_add(self.profile.rtp_tag_len());
         if header_len < RTP_HEADER_LEN || len < header_len || packet.len() < sealed_len {
             return Err(SrtpError::TooShort);
         }
