@@ -9,6 +9,7 @@ pub mod h265;
 pub mod rtcp;
 pub mod rtp;
 pub mod rtp_ext;
+pub mod stun;
 pub mod vp8;
 pub mod vp9;
 
