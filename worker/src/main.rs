@@ -1,1 +1,7 @@
-fn main() {}
+//! The worker executable; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    broth_worker::run()
+}

@@ -1,3 +1,8 @@
-//! The shell around the sans-IO cores: sockets and framing.
+//! The shell's sockets: batches of datagrams in and out, ICE-TCP connections.
+//!
+//! Together with `event_loop` the only code that sees a descriptor.
 
+pub mod send_queue;
+pub mod sockets;
+pub mod sys;
 pub mod tcp_frame;

@@ -32,6 +32,22 @@ fn is_rtcp_type(second: u8) -> bool {
     (192..=223).contains(&second)
 }
 
+/// Returns the length of everything before the payload: what SRTP leaves in the clear.
+///
+/// Unlike [`RtpHeader::parse`] it does not look at the padding, which SRTP encrypts.
+pub fn header_len(buf: &[u8]) -> Result<usize, ParseError> {
+    let first = *buf.first().ok_or(ParseError::Truncated)?;
+    let mut len = FIXED_HEADER_LEN + 4 * usize::from(first & 0x0F);
+    if first & 0x10 != 0 {
+        let words = u16_at(buf, len + 2).ok_or(ParseError::Truncated)?;
+        len += 4 + 4 * usize::from(words);
+    }
+    if len > buf.len() {
+        return Err(ParseError::Truncated);
+    }
+    Ok(len)
+}
+
 /// An RTP header as fields and offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RtpHeader {

@@ -1,0 +1,530 @@
+//! A consumer: one producer's media on its way to one peer.
+//!
+//! Chooses the layer, renumbers, writes each packet once into the send queue and seals it
+//! there. Which packet had which number is logged, so that a retransmission repeats exactly
+//! what was sent.
+
+use broth_ipc::body::{ConsumerDump, RtpStreamDump, RtpStreamParams, RtpStreamStats};
+use broth_ipc::rtp::{MediaKind, Profile, RtpParameters};
+use broth_ipc::{ConsumerId, Rejection, TransportId};
+
+use crate::io::Io;
+use crate::net::sockets::Path;
+use crate::parameters;
+use crate::producer::{Producer, UNMAPPED, extension_id};
+use crate::srtp::SealKey;
+use crate::stream::{
+    Numbering, PictureIds, SendStream, Sent, SentLog, StoredPacket, TsOffset,
+};
+use crate::wire::codec::Codec;
+use crate::wire::rtp::{RtpEmit, RtpHeader};
+use crate::wire::rtp_ext::{ExtensionUri, abs_send_time};
+use crate::wire::vp8;
+
+/// Bytes of the original sequence number in front of an RTX payload (RFC 4588 §4).
+const OSN_LEN: usize = 2;
+
+/// A consumer.
+pub struct Consumer {
+    /// Id in the router.
+    pub id: ConsumerId,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Key of its producer.
+    pub producer: usize,
+    /// Key of the transport it is enabled on.
+    pub transport: Option<usize>,
+    /// Paused by the application or the receiving client.
+    pub paused: bool,
+    /// Paused because its producer is.
+    pub source_paused: bool,
+    /// The wanted layer.
+    pub preferred: Profile,
+    /// Highest temporal layer to forward.
+    pub temporal_max: u8,
+    /// The layer being forwarded.
+    pub effective: Profile,
+    /// What it sends, once enabled.
+    pub sending: Option<Box<Sending>>,
+    current: Option<u8>,
+    target: Option<u8>,
+    is_sync_due: bool,
+}
+
+/// The outgoing stream of an enabled consumer.
+pub struct Sending {
+    /// Counters and reports.
+    pub stream: SendStream,
+    /// SSRC.
+    pub ssrc: u32,
+    /// SSRC and payload type for retransmissions.
+    pub rtx: Option<(u32, u8)>,
+    /// CNAME of the producer.
+    pub cname: String,
+    parameters: RtpParameters,
+    clock_rate: u32,
+    mime_type: String,
+    has_nack: bool,
+    /// Payload types the receiver takes, by bit.
+    pts: u128,
+    /// Extension ids the receiver takes, by bit.
+    exts: u128,
+    abs_send_ext: u8,
+    numbering: Numbering,
+    ts: TsOffset,
+    pictures: PictureIds,
+    log: SentLog,
+}
+
+/// Where and how a transport sends.
+#[derive(Clone, Copy)]
+pub struct Way<'t> {
+    /// The selected path.
+    pub path: Path,
+    /// Seals what leaves.
+    pub seal: &'t SealKey,
+}
+
+/// How one packet is rewritten.
+struct Rewrite {
+    pt: u8,
+    ssrc: u32,
+    seq: u64,
+    ts: u32,
+    picture: Option<(u16, u8)>,
+    abs_send_time: [u8; 3],
+    /// The original sequence number, in an RTX packet.
+    osn: Option<u16>,
+}
+
+impl Consumer {
+    /// Creates a consumer that does not send yet.
+    pub fn new(id: ConsumerId, producer_key: usize, producer: &Producer) -> Self {
+        Self {
+            id,
+            kind: producer.kind,
+            producer: producer_key,
+            transport: None,
+            paused: false,
+            source_paused: producer.paused,
+            preferred: Profile::Default,
+            temporal_max: u8::MAX,
+            effective: Profile::None,
+            sending: None,
+            current: None,
+            target: None,
+            is_sync_due: true,
+        }
+    }
+
+    /// Starts sending on a transport.
+    pub fn enable(&mut self, transport: usize, parameters: RtpParameters) -> Result<(), Rejection> {
+        parameters::check(&parameters)?;
+        let encoding = &parameters.encodings[0];
+        let codec = parameters::codec_of(&parameters, encoding)
+            .ok_or_else(|| Rejection::invalid("no media codecs found"))?;
+        let ssrc = encoding
+            .ssrc
+            .ok_or_else(|| Rejection::invalid("missing rtpParameters.encodings[0].ssrc"))?;
+        let rtx_ssrc = encoding.rtx.and_then(|rtx| rtx.ssrc);
+        let rtx = rtx_ssrc.zip(
+            parameters::rtx_of(&parameters, codec.payload_type).map(|rtx| rtx.payload_type),
+        );
+        let bit = |id: u8| 1u128.checked_shl(u32::from(id)).unwrap_or(0);
+        let [seq_a, seq_b, rtx_a, rtx_b, ts @ ..] = Io::random::<8>();
+        self.sending = Some(Box::new(Sending {
+            stream: SendStream::new(
+                ssrc,
+                rtx.map(|rtx| rtx.0),
+                codec.clock_rate,
+                u16::from_be_bytes([rtx_a, rtx_b]) >> 1,
+            ),
+            ssrc,
+            rtx,
+            cname: parameters.rtcp.cname.clone().unwrap_or_default(),
+            clock_rate: codec.clock_rate,
+            mime_type: codec.mime_type.clone(),
+            has_nack: parameters::has_feedback(codec, "nack", None),
+            pts: parameters
+                .codecs
+                .iter()
+                .filter(|codec| !codec.is_rtx())
+                .fold(0, |bits, codec| bits | bit(codec.payload_type)),
+            exts: parameters
+                .header_extensions
+                .iter()
+                .fold(0, |bits, extension| bits | bit(extension.id)),
+            abs_send_ext: extension_id(&parameters, ExtensionUri::AbsSendTime).unwrap_or(0),
+            numbering: Numbering::new(u16::from_be_bytes([seq_a, seq_b]) >> 1),
+            ts: TsOffset::new(u32::from_be_bytes(ts)),
+            pictures: PictureIds::default(),
+            log: SentLog::default(),
+            parameters,
+        }));
+        self.transport = Some(transport);
+        self.restart();
+        Ok(())
+    }
+
+    /// Stops sending; its transport is gone.
+    pub fn disable(&mut self) {
+        self.transport = None;
+        self.sending = None;
+        self.restart();
+    }
+
+    /// Begins anew with the next key frame: after a pause, or on a new transport.
+    pub fn restart(&mut self) {
+        self.current = None;
+        self.is_sync_due = true;
+        self.effective = Profile::None;
+        if let Some(sending) = &mut self.sending {
+            sending.log.clear();
+        }
+    }
+
+    /// Whether it takes packets.
+    pub fn is_sending(&self) -> bool {
+        self.sending.is_some() && !self.paused && !self.source_paused
+    }
+
+    /// The wanted layer, combined with the producer's.
+    pub fn combined_preference(&self, producer: &Producer) -> Profile {
+        match self.preferred {
+            Profile::Default => producer.preferred,
+            wish => wish,
+        }
+    }
+
+    /// Chooses the stream to forward among those that are sending. Returns the stream that
+    /// should be asked for a key frame, and whether the effective layer was lost.
+    pub fn choose(&mut self, producer: &Producer) -> Choice {
+        let wish = self.combined_preference(producer);
+        let mut layers: Vec<(Profile, u8)> = producer
+            .streams
+            .iter()
+            .enumerate()
+            .filter(|(_, stream)| stream.is_active)
+            .map(|(index, stream)| (stream.profile, index as u8))
+            .collect();
+        layers.sort_unstable();
+        let wanted = match wish {
+            Profile::Default => layers.last(),
+            wish => layers
+                .iter()
+                .rev()
+                .find(|(profile, _)| *profile <= wish)
+                .or(layers.first()),
+        };
+        self.target = wanted.map(|(_, index)| *index);
+        let is_lost = self.current.is_some_and(|current| {
+            !layers.iter().any(|(_, index)| *index == current)
+        });
+        if is_lost {
+            self.current = None;
+            self.is_sync_due = true;
+            self.effective = Profile::None;
+        }
+        Choice {
+            keyframe_from: self
+                .target
+                .filter(|target| self.is_sending() && self.current != Some(*target)),
+            is_lost,
+        }
+    }
+
+    /// The stream a key frame is to be asked from, on behalf of the receiver.
+    pub fn keyframe_source(&self) -> Option<u8> {
+        self.target.or(self.current).filter(|_| self.is_sending())
+    }
+
+    /// Forwards one packet. Returns the new layer when it begins with this packet.
+    pub fn forward(
+        &mut self,
+        io: &mut Io,
+        way: Way<'_>,
+        producer: &Producer,
+        stream_index: u8,
+        packet: &StoredPacket,
+    ) -> Option<Profile> {
+        if self.paused || self.source_paused {
+            return None;
+        }
+        let sending = self.sending.as_mut()?;
+        let stream = &producer.streams[usize::from(stream_index)];
+        let pt = producer.pt_map[usize::from(packet.header.pt & 0x7F)];
+        if pt == UNMAPPED || sending.pts >> pt & 1 == 0 {
+            return None;
+        }
+        let mut began = None;
+        if self.current != Some(stream_index) {
+            let may_begin = packet.info.is_keyframe || !stream.codec.has_keyframes();
+            if self.target != Some(stream_index) || !may_begin {
+                return None;
+            }
+            self.current = Some(stream_index);
+            self.is_sync_due = true;
+            if self.effective != stream.profile {
+                self.effective = stream.profile;
+                began = Some(stream.profile);
+            }
+        }
+        let info = &packet.info;
+        if std::mem::take(&mut self.is_sync_due) {
+            sending.numbering.sync(packet.seq);
+            sending
+                .ts
+                .sync(io.now, packet.header.ts, sending.clock_rate);
+            let (picture, tl0) = (info.picture_id.unwrap_or(0), info.tl0picidx.unwrap_or(0));
+            sending.pictures.sync(picture, tl0);
+            sending.log.clear();
+        }
+        if info.temporal.is_some_and(|layer| layer > self.temporal_max) {
+            sending.numbering.skip(packet.seq);
+            return began;
+        }
+        let Some(seq) = sending.numbering.forward(packet.seq) else {
+            return began;
+        };
+        let picture = (stream.codec == Codec::Vp8 && info.picture_id.is_some()).then(|| {
+            let tl0 = info.tl0picidx.unwrap_or(0);
+            sending.pictures.forward(info.picture_id.unwrap_or(0), tl0)
+        });
+        let rewrite = Rewrite {
+            pt,
+            ssrc: sending.ssrc,
+            seq,
+            ts: sending.ts.forward(io.now, packet.header.ts),
+            picture,
+            abs_send_time: abs_send_time(io.since_start()),
+            osn: None,
+        };
+        if !sending.write(io, way, producer, packet, &rewrite) {
+            return began;
+        }
+        let payload_len = packet.header.payload_range().len();
+        let total_len = usize::from(packet.header.payload_start) + payload_len;
+        sending
+            .stream
+            .handle_sent(io.now, rewrite.ts, total_len, payload_len);
+        if sending.has_nack {
+            let (picture_id, tl0picidx) = picture.unwrap_or_default();
+            sending.log.insert(Sent {
+                out_seq: seq,
+                src_seq: packet.seq,
+                stream: stream_index,
+                ts: rewrite.ts,
+                picture_id,
+                tl0picidx,
+                abs_send_time: rewrite.abs_send_time,
+                ..Sent::default()
+            });
+        }
+        began
+    }
+
+    /// Sends a packet again that the receiver says it did not get.
+    pub fn resend(&mut self, io: &mut Io, way: Way<'_>, producer: &Producer, seq: u16) {
+        let now_ms = io.now_ms() as u32;
+        let Some(sending) = self.sending.as_mut() else {
+            return;
+        };
+        let rtt_ms = sending.stream.rtt_ms() as u32;
+        let Some(sent) = sending.log.may_resend(seq, now_ms, rtt_ms) else {
+            return;
+        };
+        let Some(stream) = producer.streams.get(usize::from(sent.stream)) else {
+            return;
+        };
+        let Some(packet) = stream.recv.ring.get(sent.src_seq) else {
+            return;
+        };
+        let pt = producer.pt_map[usize::from(packet.header.pt & 0x7F)];
+        let is_vp8 = stream.codec == Codec::Vp8 && packet.info.picture_id.is_some();
+        let mut rewrite = Rewrite {
+            pt,
+            ssrc: sending.ssrc,
+            seq: sent.out_seq,
+            ts: sent.ts,
+            picture: is_vp8.then_some((sent.picture_id, sent.tl0picidx)),
+            abs_send_time: sent.abs_send_time,
+            osn: None,
+        };
+        if let Some((ssrc, pt)) = sending.rtx {
+            rewrite.ssrc = ssrc;
+            rewrite.pt = pt;
+            rewrite.seq = sending.stream.next_rtx_seq();
+            rewrite.abs_send_time = abs_send_time(io.since_start());
+            rewrite.osn = Some(sent.out_seq as u16);
+        }
+        let packet = *packet;
+        if sending.write(io, way, producer, &packet, &rewrite) {
+            sending.stream.repaired += 1;
+        }
+    }
+
+    /// Counts a feedback message of the receiver.
+    pub fn count_feedback(&mut self, count: impl FnOnce(&mut SendStream)) {
+        if let Some(sending) = &mut self.sending {
+            count(&mut sending.stream);
+        }
+    }
+
+    /// Everything about the consumer.
+    pub fn dump(&self, producer: &Producer) -> ConsumerDump {
+        let sending = self.sending.as_deref();
+        ConsumerDump {
+            consumer_id: self.id,
+            kind: self.kind,
+            source_producer_id: producer.id,
+            rtp_parameters: sending.map(|sending| sending.parameters.clone()),
+            rtp_stream: sending.map(Sending::dump),
+            loss_percentage: sending
+                .map(|sending| f64::from(sending.stream.fraction_lost) * 100.0 / 256.0),
+            paused: self.paused,
+            source_paused: self.source_paused,
+            preferred_profile: self.combined_preference(producer),
+            effective_profile: self.effective,
+        }
+    }
+
+    /// Stats: what is being forwarded, and what is sent.
+    pub fn stats(
+        &self,
+        io: &Io,
+        producer: &Producer,
+        transport: TransportId,
+    ) -> Vec<RtpStreamStats> {
+        let Some(sending) = &self.sending else {
+            return Vec::new();
+        };
+        let source = self
+            .current
+            .and_then(|index| producer.streams.get(usize::from(index)));
+        let mut outbound = sending.stats(io, self.kind, transport);
+        outbound.inbound_rtp_id = source.map(|stream| stream.stats_id());
+        source
+            .map(|stream| stream.stats(io, self.kind))
+            .into_iter()
+            .chain([outbound])
+            .collect()
+    }
+
+}
+
+/// What [`Consumer::choose`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Ask this stream for a key frame.
+    pub keyframe_from: Option<u8>,
+    /// The layer that was being forwarded is gone.
+    pub is_lost: bool,
+}
+
+impl Sending {
+    /// Writes, seals and queues one packet. `false`: it could not be written.
+    fn write(
+        &mut self,
+        io: &mut Io,
+        way: Way<'_>,
+        producer: &Producer,
+        packet: &StoredPacket,
+        rewrite: &Rewrite,
+    ) -> bool {
+        let source = io.pool.get(packet.id);
+        let slot = io.sockets.slot();
+        let Some((header_len, len)) = self.emit(slot, producer, &packet.header, source, rewrite)
+        else {
+            return false;
+        };
+        let roc = (rewrite.seq >> 16) as u32;
+        let Ok(len) = way.seal.protect_rtp(roc, slot, header_len, len) else {
+            return false;
+        };
+        io.sockets.commit(way.path, len);
+        true
+    }
+
+    /// Writes header and payload, returns the length of the header and of the packet.
+    fn emit(
+        &self,
+        slot: &mut [u8],
+        producer: &Producer,
+        header: &RtpHeader,
+        source: &[u8],
+        rewrite: &Rewrite,
+    ) -> Option<(usize, usize)> {
+        let extensions = header.extensions(source).filter_map(|(id, range)| {
+            let id = producer.ext_map[usize::from(id)];
+            if id == UNMAPPED || self.exts.checked_shr(u32::from(id)).unwrap_or(0) & 1 == 0 {
+                return None;
+            }
+            let data = source.get(usize::from(range.start)..usize::from(range.end))?;
+            let is_send_time = id == self.abs_send_ext && data.len() == 3;
+            Some((id, if is_send_time { &rewrite.abs_send_time } else { data }))
+        });
+        let emit = RtpEmit {
+            marker: header.marker,
+            pt: rewrite.pt,
+            seq: rewrite.seq as u16,
+            ts: rewrite.ts,
+            ssrc: rewrite.ssrc,
+        };
+        let header_len = emit.emit_header(extensions, slot)?;
+        let mut at = header_len;
+        if let Some(osn) = rewrite.osn {
+            slot.get_mut(at..at + OSN_LEN)?
+                .copy_from_slice(&osn.to_be_bytes());
+            at += OSN_LEN;
+        }
+        let payload = header.payload(source);
+        let end = at + payload.len();
+        let out = slot.get_mut(at..end)?;
+        out.copy_from_slice(payload);
+        if let Some((picture_id, tl0picidx)) = rewrite.picture {
+            vp8::rewrite(out, picture_id, tl0picidx);
+        }
+        Some((header_len, end))
+    }
+
+    fn dump(&self) -> RtpStreamDump {
+        RtpStreamDump {
+            params: RtpStreamParams {
+                ssrc: self.ssrc,
+                payload_type: self.parameters.codecs[0].payload_type,
+                mime_type: self.mime_type.clone(),
+                clock_rate: self.clock_rate,
+                use_nack: self.has_nack,
+                use_pli: true,
+            },
+        }
+    }
+
+    fn stats(&self, io: &Io, kind: MediaKind, transport: TransportId) -> RtpStreamStats {
+        let stream = &self.stream;
+        RtpStreamStats {
+            id: format!("outbound-{}", self.ssrc),
+            kind: "outbound-rtp".into(),
+            timestamp: io.now_ms(),
+            ssrc: self.ssrc,
+            media_type: kind,
+            media_kind: kind,
+            mime_type: self.mime_type.clone(),
+            packet_count: stream.packets,
+            byte_count: stream.bytes,
+            bitrate: stream.bitrate(io.now),
+            packets_lost: stream.packets_lost,
+            fraction_lost: stream.fraction_lost,
+            packets_discarded: 0,
+            packets_repaired: stream.repaired,
+            fir_count: stream.firs,
+            pli_count: stream.plis,
+            nack_count: stream.nacks,
+            sli_count: 0,
+            jitter: None,
+            round_trip_time: Some(stream.rtt_ms()),
+            transport_id: Some(transport),
+            inbound_rtp_id: None,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Requests of the controller: each one to one call, each with one answer.
+
+use std::os::fd::OwnedFd;
+
+use broth_ipc::body::{
+    CreateRouter, Empty, Hello, Load, LocalDtlsRole, Ready, SetPreferredProfile, WorkerDump,
+};
+use broth_ipc::{Call, ErrorCode, Ids, PROTOCOL, Rejection, Request, RouterId};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::dtls::Certificate;
+use crate::router::Router;
+use crate::worker::Worker;
+
+type Answer = Result<Value, Rejection>;
+
+impl Worker {
+    /// Carries out a request.
+    pub fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer {
+        let ids = &request.ids;
+        match request.call {
+            Call::Hello(hello) => self.hello(hello),
+            Call::DumpWorker(_) => self.dump(),
+            Call::GetLoad(_) => self.load(),
+            Call::UpdateSettings(settings) => {
+                let level = settings.log_level.as_deref().map(str::to_lowercase);
+                match level.as_deref() {
+                    None | Some("debug" | "warn" | "error" | "none") => done(),
+                    Some(other) => Err(Rejection::invalid(format!(
+                        "invalid value '{other}' for logLevel"
+                    ))),
+                }
+            }
+            Call::CreateRouter(request) => self.create_router(ids, request, fds),
+            Call::CloseRouter(_) => self.close_router(ids),
+            call => {
+                let key = self.router_key(ids)?;
+                let (router, io) = (&mut self.routers[key], &mut self.io);
+                handle_router_call(router, io, ids, call)
+            }
+        }
+    }
+
+    fn hello(&mut self, hello: Hello) -> Answer {
+        if hello.protocol != PROTOCOL {
+            return Err(Rejection::invalid(format!(
+                "this worker speaks protocol {PROTOCOL}, not {}",
+                hello.protocol
+            )));
+        }
+        if let Some(identity) = hello.dtls {
+            let certificate = Certificate::from_pem(&identity.certificate, &identity.private_key)
+                .map_err(|error| Rejection::invalid(format!("DTLS certificate: {error}")))?;
+            self.io
+                .set_certificate(certificate)
+                .map_err(|error| Rejection::invalid(format!("DTLS certificate: {error}")))?;
+        }
+        answer(&Ready {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            cpus: crate::load::allowed_cpus(),
+        })
+    }
+
+    fn dump(&self) -> Answer {
+        answer(&WorkerDump {
+            worker_id: self.id.clone(),
+            routers: self
+                .routers
+                .iter()
+                .map(|(_, router)| router.dump(&self.io))
+                .collect(),
+        })
+    }
+
+    fn load(&mut self) -> Answer {
+        let mut load = Load {
+            routers: self.routers.len(),
+            datagrams_received: self.io.received,
+            datagrams_sent: self.io.sockets.queue.counters.packets,
+            send_calls: self.io.sockets.queue.counters.calls,
+            drops: self.io.drops.to_map(),
+            ..self.meter.take()
+        };
+        let counters = &self.io.sockets.queue.counters;
+        for (name, count) in [
+            ("sendBlocked", counters.blocked),
+            ("sendRefused", counters.refused),
+            ("tcpBlocked", self.io.sockets.tcp_blocked),
+        ] {
+            if count > 0 {
+                load.drops.insert(name.into(), count);
+            }
+        }
+        for (_, router) in &self.routers {
+            let (transports, producers, consumers) = router.counts();
+            load.transports += transports;
+            load.producers += producers;
+            load.consumers += consumers;
+        }
+        answer(&load)
+    }
+
+    fn router_key(&self, ids: &Ids) -> Result<usize, Rejection> {
+        let id = router_id(ids)?;
+        let key = self.router_keys.get(&id).copied();
+        key.ok_or_else(|| Rejection::not_found("Router does not exist"))
+    }
+
+    fn create_router(&mut self, ids: &Ids, request: CreateRouter, fds: Vec<OwnedFd>) -> Answer {
+        let id = router_id(ids)?;
+        if self.router_keys.contains_key(&id) {
+            return Err(Rejection::exists("Router already exists"));
+        }
+        if request.sockets.len() != fds.len() {
+            return Err(Rejection::invalid(format!(
+                "{} sockets described, {} received",
+                request.sockets.len(),
+                fds.len()
+            )));
+        }
+        let entry = self.routers.vacant_entry();
+        let key = entry.key();
+        for (socket, fd) in request.sockets.iter().zip(fds) {
+            if let Err(error) = self.io.sockets.add(socket.protocol, fd, key) {
+                self.io.sockets.remove_router(key);
+                return Err(Rejection::new(
+                    ErrorCode::Unavailable,
+                    format!("socket {}:{}: {error}", socket.ip, socket.port),
+                ));
+            }
+        }
+        entry.insert(Router::new(id, key, request.sockets));
+        self.router_keys.insert(id, key);
+        done()
+    }
+
+    fn close_router(&mut self, ids: &Ids) -> Answer {
+        let key = self.router_key(ids)?;
+        let mut router = self.routers.remove(key);
+        self.router_keys.remove(&router.id);
+        router.close(&mut self.io);
+        self.io.sockets.flush();
+        self.io.sockets.remove_router(key);
+        done()
+    }
+}
+
+fn handle_router_call(
+    router: &mut Router,
+    io: &mut crate::io::Io,
+    ids: &Ids,
+    call: Call,
+) -> Answer {
+    match call {
+        Call::DumpRouter(_) => answer(&router.dump(io)),
+        Call::CreateWebRtcTransport(options) => {
+            answer(&router.create_transport(io, ids, &options)?)
+        }
+        Call::CreateProducer(request) => unit(router.create_producer(ids, request)),
+        Call::CreateConsumer(request) => unit(router.create_consumer(io, ids, request)),
+        Call::SetAudioLevelsEvent(request) => {
+            router.set_audio_levels(io.now, request.enabled);
+            done()
+        }
+        Call::CloseTransport(_) => unit(router.close_transport(io, ids)),
+        Call::DumpTransport(_) => answer(&router.dump_transport(io, ids)?),
+        Call::GetTransportStats(_) => answer(&router.transport_stats(io, ids)?),
+        Call::SetRemoteDtlsParameters(parameters) => {
+            let role = router.set_remote_dtls(io, ids, &parameters)?;
+            answer(&LocalDtlsRole { role })
+        }
+        Call::SetMaxBitrate(request) => unit(router.set_bitrate_max(io, ids, request.bitrate)),
+        Call::ChangeUfragPwd(_) => answer(&router.change_credentials(ids)?),
+        Call::CloseProducer(_) => unit(router.close_producer(io, ids)),
+        Call::DumpProducer(_) => answer(&router.dump_producer(ids)?),
+        Call::GetProducerStats(_) => answer(&router.producer_stats(io, ids)?),
+        Call::PauseProducer(_) => unit(router.pause_producer(io, ids, true)),
+        Call::ResumeProducer(_) => unit(router.pause_producer(io, ids, false)),
+        Call::SetProducerProfile(SetPreferredProfile { profile }) => {
+            unit(router.set_producer_profile(io, ids, profile))
+        }
+        Call::CloseConsumer(_) => unit(router.close_consumer(io, ids)),
+        Call::DumpConsumer(_) => answer(&router.dump_consumer(ids)?),
+        Call::GetConsumerStats(_) => answer(&router.consumer_stats(io, ids)?),
+        Call::EnableConsumer(request) => unit(router.enable_consumer(io, ids, request)),
+        Call::PauseConsumer(_) => unit(router.pause_consumer(io, ids, true)),
+        Call::ResumeConsumer(_) => unit(router.pause_consumer(io, ids, false)),
+        Call::SetConsumerProfile(SetPreferredProfile { profile }) => {
+            unit(router.set_consumer_profile(io, ids, profile))
+        }
+        Call::SetEncodingPreferences(request) => {
+            unit(router.set_temporal_max(ids, request.temporal_layer))
+        }
+        Call::RequestKeyFrame(_) => unit(router.ask_keyframe(io, ids)),
+        Call::CreatePlainRtpTransport(_)
+        | Call::SetRemoteParameters(_)
+        | Call::StartMirroring(_)
+        | Call::StopMirroring(_) => Err(Rejection::new(
+            ErrorCode::UnknownMethod,
+            "this worker has no plain RTP transports and no mirroring",
+        )),
+        Call::Hello(_)
+        | Call::DumpWorker(_)
+        | Call::GetLoad(_)
+        | Call::UpdateSettings(_)
+        | Call::CreateRouter(_)
+        | Call::CloseRouter(_) => unreachable!("handled by the worker"),
+    }
+}
+
+fn router_id(ids: &Ids) -> Result<RouterId, Rejection> {
+    ids.router_id
+        .ok_or_else(|| Rejection::invalid("Request has not numeric internal.routerId"))
+}
+
+fn done() -> Answer {
+    answer(&Empty {})
+}
+
+fn unit(result: Result<(), Rejection>) -> Answer {
+    result.and_then(|()| done())
+}
+
+fn answer(body: &impl Serialize) -> Answer {
+    serde_json::to_value(body)
+        .map_err(|error| Rejection::new(ErrorCode::Unspecified, error.to_string()))
+}

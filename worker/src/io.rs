@@ -1,0 +1,134 @@
+//! What every turn of the event loop hands to the cores: the time, the way out, the memory.
+
+use std::time::{Duration, Instant};
+
+use broth_ipc::{
+    ConsumerId, Event, Notification, RouterId, Scope, Target, TransportId,
+};
+
+use crate::drop_reason::{DropReason, Drops};
+use crate::dtls::{Certificate, DtlsContext};
+use crate::net::sockets::Sockets;
+use crate::srtp::Profile;
+use crate::stream::PacketPool;
+
+/// Packets kept for retransmission over all streams of a worker: 256 MiB of buffers.
+const POOL_PACKETS_MAX: usize = 160 * 1024;
+/// Seconds between the NTP epoch (1900) and the UNIX epoch.
+const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
+
+/// Shared by all routers of a worker.
+pub struct Io {
+    /// Read once per turn.
+    pub now: Instant,
+    /// The same instant in NTP format, 32.32 seconds since 1900.
+    pub ntp: u64,
+    /// Sockets and what waits to leave through them.
+    pub sockets: Sockets,
+    /// Payloads kept for retransmission.
+    pub pool: PacketPool,
+    /// Notifications for the controller, in order.
+    pub notes: Vec<Notification>,
+    /// Packets that went no further.
+    pub drops: Drops,
+    /// Datagrams received.
+    pub received: u64,
+    /// DTLS settings shared by all transports.
+    pub dtls: DtlsContext,
+    /// The worker's certificate.
+    pub certificate: Certificate,
+    /// Reused for what is assembled before it is queued.
+    pub scratch: Vec<u8>,
+    start: Instant,
+}
+
+impl Io {
+    /// Prepares a worker's shared state.
+    ///
+    /// # Errors
+    /// OpenSSL cannot make a certificate or a context.
+    pub fn new(
+        sockets: Sockets,
+        certificate: Certificate,
+    ) -> Result<Self, openssl::error::ErrorStack> {
+        let now = Instant::now();
+        Ok(Self {
+            now,
+            ntp: 0,
+            sockets,
+            pool: PacketPool::new(POOL_PACKETS_MAX),
+            notes: Vec::new(),
+            drops: Drops::default(),
+            received: 0,
+            dtls: DtlsContext::new(&certificate, &Profile::ALL)?,
+            certificate,
+            scratch: Vec::with_capacity(2048),
+            start: now,
+        })
+    }
+
+    /// Replaces the certificate for the transports still to come.
+    ///
+    /// # Errors
+    /// OpenSSL does not take it.
+    pub fn set_certificate(
+        &mut self,
+        certificate: Certificate,
+    ) -> Result<(), openssl::error::ErrorStack> {
+        self.dtls = DtlsContext::new(&certificate, &Profile::ALL)?;
+        self.certificate = certificate;
+        Ok(())
+    }
+
+    /// Sets the time of this turn; `since_unix_epoch` is the wall clock.
+    pub fn set_now(&mut self, now: Instant, since_unix_epoch: Duration) {
+        self.now = now;
+        let seconds = since_unix_epoch.as_secs() + NTP_UNIX_SECONDS;
+        let fraction = (u64::from(since_unix_epoch.subsec_nanos()) << 32) / 1_000_000_000;
+        self.ntp = seconds << 32 | fraction;
+    }
+
+    /// Milliseconds since the worker started.
+    pub fn now_ms(&self) -> u64 {
+        self.since_start().as_millis() as u64
+    }
+
+    /// Time since the worker started.
+    pub fn since_start(&self) -> Duration {
+        self.now.duration_since(self.start)
+    }
+
+    /// Counts a packet that went no further.
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops.count(reason);
+    }
+
+    /// Fills an array with random bytes.
+    pub fn random<const N: usize>() -> [u8; N] {
+        let mut bytes = [0; N];
+        openssl::rand::rand_bytes(&mut bytes).expect("OpenSSL's random generator is seeded");
+        bytes
+    }
+
+    /// Tells the controller about a transport.
+    pub fn note_transport(&mut self, router: RouterId, transport: TransportId, event: Event) {
+        self.note(router, Scope::Transport, transport.0, event);
+    }
+
+    /// Tells the controller about a consumer.
+    pub fn note_consumer(&mut self, router: RouterId, consumer: ConsumerId, event: Event) {
+        self.note(router, Scope::Consumer, consumer.0, event);
+    }
+
+    /// Tells the controller about an object.
+    pub fn note(&mut self, router: RouterId, scope: Scope, target_id: u32, event: Event) {
+        self.notes.push(Notification {
+            target: Target {
+                target_id,
+                router_id: Some(router),
+                scope: Some(scope),
+            },
+            event,
+        });
+    }
+}

@@ -1,0 +1,76 @@
+//! What the worker costs: CPU time, memory, and how long its loop takes.
+
+use std::time::{Duration, Instant};
+
+use broth_ipc::body::Load;
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+use nix::unistd::Pid;
+
+/// Measures the event loop between two questions.
+#[derive(Debug)]
+pub struct LoadMeter {
+    since: Instant,
+    busy: Duration,
+    turn_max: Duration,
+}
+
+impl LoadMeter {
+    /// Begins to measure.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            busy: Duration::ZERO,
+            turn_max: Duration::ZERO,
+        }
+    }
+
+    /// Counts one turn of the loop, without its sleep.
+    pub fn add_turn(&mut self, took: Duration) {
+        self.busy += took;
+        self.turn_max = self.turn_max.max(took);
+    }
+
+    /// What the worker cost; begins a new interval for the loop.
+    pub fn take(&mut self) -> Load {
+        let now = Instant::now();
+        let interval = now.duration_since(self.since).as_secs_f64();
+        let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
+        let load = Load {
+            cpu_user_ms: usage.map_or(0, |usage| millis(usage.user_time())),
+            cpu_system_ms: usage.map_or(0, |usage| millis(usage.system_time())),
+            busy: if interval > 0.0 {
+                (self.busy.as_secs_f64() / interval).min(1.0)
+            } else {
+                0.0
+            },
+            loop_us_max: u64::try_from(self.turn_max.as_micros()).unwrap_or(u64::MAX),
+            rss_bytes: rss_bytes().unwrap_or(0),
+            ..Load::default()
+        };
+        *self = Self::new(now);
+        load
+    }
+}
+
+/// The CPUs this process may run on.
+pub fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    (0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .collect()
+}
+
+fn millis(time: TimeVal) -> u64 {
+    u64::try_from(time.tv_sec() * 1000 + time.tv_usec() / 1000).unwrap_or(0)
+}
+
+/// Resident pages of `/proc/self/statm`; page size is 4 KiB on every machine we run on.
+fn rss_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}

@@ -1,0 +1,321 @@
+//! The sockets of a worker: UDP sockets, TCP listeners and accepted ICE-TCP connections.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use broth_ipc::body::Protocol;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use slab::Slab;
+
+use super::send_queue::SendQueue;
+use super::tcp_frame::{TcpDeframer, TcpFrameError, write_frame};
+
+/// Connections one listener may have open.
+const CONNECTIONS_MAX: usize = 512;
+/// Bytes that may wait for a slow TCP peer; packets above are dropped.
+const TCP_QUEUE_BYTES_MAX: usize = 512 * 1024;
+/// Bytes read from a TCP connection at once.
+const TCP_READ_BYTES: usize = 16 * 1024;
+
+/// Where a packet came from and its answer goes: a UDP socket and a remote address, or an
+/// accepted TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Path {
+    /// Key of the socket or connection.
+    pub socket: u32,
+    /// The peer's address.
+    pub remote: SocketAddr,
+}
+
+/// A socket with what it needs.
+pub enum Socket {
+    /// A UDP socket of a router.
+    Udp(UdpSocket),
+    /// A TCP listener of a router, with the number of its open connections.
+    Listener(TcpListener, usize),
+    /// An accepted connection.
+    Connection(Box<Connection>),
+}
+
+/// An accepted ICE-TCP connection.
+pub struct Connection {
+    stream: TcpStream,
+    listener: u32,
+    deframer: TcpDeframer,
+    unsent: Vec<u8>,
+}
+
+/// A socket and the router it belongs to.
+struct Entry {
+    socket: Socket,
+    router: usize,
+    local: SocketAddr,
+}
+
+/// All sockets, and the epoll instance they are registered with.
+pub struct Sockets {
+    entries: Slab<Entry>,
+    epoll: Epoll,
+    /// Datagrams waiting to leave.
+    pub queue: SendQueue,
+    /// Packets dropped because a TCP peer does not read.
+    pub tcp_blocked: u64,
+}
+
+impl Sockets {
+    /// No sockets yet; they will be registered with `epoll` under their keys.
+    pub fn new(epoll: Epoll) -> Self {
+        Self {
+            entries: Slab::new(),
+            epoll,
+            queue: SendQueue::default(),
+            tcp_blocked: 0,
+        }
+    }
+
+    /// The epoll instance.
+    pub fn epoll(&self) -> &Epoll {
+        &self.epoll
+    }
+
+    /// Takes over a bound socket.
+    ///
+    /// # Errors
+    /// The descriptor is not what it is said to be, or cannot be registered.
+    pub fn add(&mut self, protocol: Protocol, fd: OwnedFd, router: usize) -> io::Result<u32> {
+        let (socket, local) = match protocol {
+            Protocol::Udp => {
+                let socket = UdpSocket::from(fd);
+                socket.set_nonblocking(true)?;
+                let local = socket.local_addr()?;
+                (Socket::Udp(socket), local)
+            }
+            Protocol::Tcp => {
+                let listener = TcpListener::from(fd);
+                listener.set_nonblocking(true)?;
+                let local = listener.local_addr()?;
+                (Socket::Listener(listener, 0), local)
+            }
+        };
+        self.insert(socket, router, local)
+    }
+
+    fn insert(&mut self, socket: Socket, router: usize, local: SocketAddr) -> io::Result<u32> {
+        let key = self.entries.insert(Entry {
+            socket,
+            router,
+            local,
+        });
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, key as u64);
+        if let Err(error) = self.epoll.add(self.entries[key].socket.as_fd(), event) {
+            self.entries.remove(key);
+            return Err(error.into());
+        }
+        Ok(key as u32)
+    }
+
+    /// Closes a socket or connection.
+    pub fn remove(&mut self, key: u32) {
+        let Some(entry) = self.entries.try_remove(key as usize) else {
+            return;
+        };
+        // Closing the last descriptor would do, but the controller holds another one.
+        let _ = self.epoll.delete(entry.socket.as_fd());
+        if let Socket::Connection(connection) = entry.socket
+            && let Some(Entry {
+                socket: Socket::Listener(_, open),
+                ..
+            }) = self.entries.get_mut(connection.listener as usize)
+        {
+            *open -= 1;
+        }
+    }
+
+    /// Closes everything a router has.
+    pub fn remove_router(&mut self, router: usize) {
+        let keys: Vec<u32> = self
+            .entries
+            .iter()
+            .filter_map(|(key, entry)| (entry.router == router).then_some(key as u32))
+            .collect();
+        for key in keys {
+            self.remove(key);
+        }
+    }
+
+    /// The socket of a key, the router it belongs to and its local address.
+    pub fn get_mut(&mut self, key: u32) -> Option<(&mut Socket, usize, SocketAddr)> {
+        let entry = self.entries.get_mut(key as usize)?;
+        Some((&mut entry.socket, entry.router, entry.local))
+    }
+
+    /// The local address and protocol of a socket.
+    pub fn local(&self, key: u32) -> Option<(IpAddr, u16, Protocol)> {
+        let entry = self.entries.get(key as usize)?;
+        let protocol = match entry.socket {
+            Socket::Udp(_) => Protocol::Udp,
+            Socket::Listener(..) | Socket::Connection(_) => Protocol::Tcp,
+        };
+        Some((entry.local.ip(), entry.local.port(), protocol))
+    }
+
+    /// Accepts one connection; `None` when there is none.
+    ///
+    /// # Errors
+    /// Accepting failed for good, or too many connections are open.
+    pub fn accept(&mut self, listener: u32) -> io::Result<Option<u32>> {
+        let Some(entry) = self.entries.get_mut(listener as usize) else {
+            return Ok(None);
+        };
+        let (router, local) = (entry.router, entry.local);
+        let Socket::Listener(socket, open) = &mut entry.socket else {
+            return Ok(None);
+        };
+        let stream = match socket.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if *open == CONNECTIONS_MAX {
+            return Err(io::Error::other("too many TCP connections"));
+        }
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        *open += 1;
+        let connection = Connection {
+            stream,
+            listener,
+            deframer: TcpDeframer::new(),
+            unsent: Vec::new(),
+        };
+        self.insert(Socket::Connection(Box::new(connection)), router, local)
+            .map(Some)
+    }
+
+    /// Queues a packet on a path. Nothing is queued for a socket that is gone.
+    pub fn send(&mut self, path: Path, packet: &[u8]) {
+        if packet.len() > super::send_queue::PACKET_BYTES_MAX {
+            return;
+        }
+        let slot = self.slot();
+        slot[..packet.len()].copy_from_slice(packet);
+        self.commit(path, packet.len());
+    }
+
+    /// Room for the next packet.
+    pub fn slot(&mut self) -> &mut [u8] {
+        if self.queue.is_full() {
+            self.flush();
+        }
+        self.queue.slot()
+    }
+
+    /// Queues the first `len` bytes of the slot taken last.
+    pub fn commit(&mut self, path: Path, len: usize) {
+        let Some(entry) = self.entries.get_mut(path.socket as usize) else {
+            return;
+        };
+        let Socket::Connection(connection) = &mut entry.socket else {
+            self.queue.commit(path.socket, path.remote, len);
+            return;
+        };
+        if connection.unsent.len() + len > TCP_QUEUE_BYTES_MAX {
+            self.tcp_blocked += 1;
+            return;
+        }
+        let packet = &self.queue.slot()[..len];
+        if write_frame(&mut connection.unsent, packet).is_err() {
+            return;
+        }
+        // A broken connection shows itself when it is read.
+        let _ = connection.flush();
+        let mut flags = EpollFlags::EPOLLIN;
+        flags.set(EpollFlags::EPOLLOUT, !connection.unsent.is_empty());
+        let mut event = EpollEvent::new(flags, u64::from(path.socket));
+        if flags.contains(EpollFlags::EPOLLOUT) {
+            let _ = self.epoll.modify(&connection.stream, &mut event);
+        }
+    }
+
+    /// Sends what a TCP peer had no room for.
+    pub fn handle_writable(&mut self, key: u32) {
+        let Some((Socket::Connection(connection), ..)) = self.get_mut(key) else {
+            return;
+        };
+        let is_done = connection.flush().is_err() || connection.unsent.is_empty();
+        if is_done {
+            let mut event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(key));
+            if let Some(entry) = self.entries.get(key as usize) {
+                let _ = self.epoll.modify(entry.socket.as_fd(), &mut event);
+            }
+        }
+    }
+
+    /// Sends all queued datagrams.
+    pub fn flush(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let entries = &self.entries;
+        self.queue.flush(|key| {
+            entries
+                .get(key as usize)
+                .map(|entry| entry.socket.as_fd())
+        });
+    }
+}
+
+impl Connection {
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn remote(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// Reads once; `false` means the peer closed.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the connection failed.
+    pub fn fill(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; TCP_READ_BYTES];
+        let len = self.stream.read(&mut buffer)?;
+        self.deframer.feed(&buffer[..len]);
+        Ok(len > 0)
+    }
+
+    /// The next complete packet.
+    ///
+    /// # Errors
+    /// The peer does not send frames.
+    pub fn next_packet(&mut self) -> Result<Option<&[u8]>, TcpFrameError> {
+        self.deframer.next()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => {
+                    self.unsent.clear();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Udp(socket) => socket.as_fd(),
+            Self::Listener(listener, _) => listener.as_fd(),
+            Self::Connection(connection) => connection.stream.as_fd(),
+        }
+    }
+}

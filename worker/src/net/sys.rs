@@ -1,0 +1,272 @@
+//! `recvmmsg` and `sendmmsg` with UDP generic segmentation offload.
+//!
+//! The one place of the worker with `unsafe`: the two system calls take arrays of headers
+//! that point at each other. All pointers are set right before the call, from slices that
+//! outlive it.
+
+#![allow(unsafe_code, reason = "recvmmsg and sendmmsg with control messages have no safe wrapper")]
+
+use std::io;
+use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::ptr;
+
+use nix::libc;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::SockType;
+
+/// Datagrams received per call.
+pub const RECV_BATCH: usize = 64;
+/// Room for one received datagram; a longer one is cut and then refused by its parser.
+pub const RECV_BYTES: usize = 2048;
+/// Messages sent per call.
+pub const SEND_BATCH: usize = 64;
+/// Slices sent per call.
+pub const SLICES_MAX: usize = 1024;
+/// Segments one GSO message may have (`UDP_MAX_SEGMENTS` of older kernels).
+pub const SEGMENTS_MAX: usize = 64;
+
+/// Control data for one `u16`: the segment size.
+const CONTROL_BYTES: usize = 24;
+
+/// Buffers for a batch of received datagrams.
+pub struct RecvBatch {
+    buffers: Box<[u8]>,
+    names: Box<[libc::sockaddr_storage]>,
+    lens: [usize; RECV_BATCH],
+}
+
+impl Default for RecvBatch {
+    fn default() -> Self {
+        // SAFETY: `sockaddr_storage` is plain data for which all zeroes is a valid value.
+        let name: libc::sockaddr_storage = unsafe { mem::zeroed() };
+        Self {
+            buffers: vec![0; RECV_BATCH * RECV_BYTES].into(),
+            names: vec![name; RECV_BATCH].into(),
+            lens: [0; RECV_BATCH],
+        }
+    }
+}
+
+impl RecvBatch {
+    /// Receives what is there, at most [`RECV_BATCH`] datagrams, without blocking.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there, or the socket's error.
+    pub fn recv(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        // SAFETY: `mmsghdr` and `iovec` are plain data for which all zeroes is a valid value.
+        let mut headers: [libc::mmsghdr; RECV_BATCH] = unsafe { mem::zeroed() };
+        // SAFETY: as above.
+        let mut iovecs: [libc::iovec; RECV_BATCH] = unsafe { mem::zeroed() };
+        let parts = self.buffers.chunks_exact_mut(RECV_BYTES);
+        let slots = headers.iter_mut().zip(&mut iovecs).zip(parts);
+        for (((header, iovec), buffer), name) in slots.zip(&mut self.names) {
+            iovec.iov_base = buffer.as_mut_ptr().cast();
+            iovec.iov_len = buffer.len();
+            header.msg_hdr.msg_iov = iovec;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+        }
+        // SAFETY: every header points at an iovec, a name and a buffer that live until the end
+        // of this function and are not aliased while the kernel writes.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                RECV_BATCH as u32,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for (len, header) in self.lens.iter_mut().zip(&headers[..count]) {
+            *len = header.msg_len as usize;
+        }
+        Ok(count)
+    }
+
+    /// A received datagram and who sent it; `None` for an address family that is not IP.
+    pub fn datagram(&mut self, index: usize) -> Option<(&mut [u8], SocketAddr)> {
+        let remote = from_sockaddr(&self.names[index])?;
+        let start = index * RECV_BYTES;
+        Some((&mut self.buffers[start..start + self.lens[index]], remote))
+    }
+}
+
+/// Takes over an inherited stream socket; `None` if the descriptor is not one.
+pub fn adopt_stream(fd: RawFd) -> Option<UnixStream> {
+    // SAFETY: only looked at; the call fails for a descriptor that is not open.
+    let borrowed = unsafe { (fd > 2).then(|| BorrowedFd::borrow_raw(fd))? };
+    getsockopt(&borrowed, SockType)
+        .is_ok_and(|kind| kind == nix::sys::socket::SockType::Stream)
+        // SAFETY: the descriptor is open, and whoever started us gave it to us alone.
+        .then(|| unsafe { UnixStream::from_raw_fd(fd) })
+}
+
+/// One message to send: adjacent slices to one destination.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Where to.
+    pub remote: SocketAddr,
+    /// How many slices belong to it.
+    pub slices: usize,
+    /// Bytes of each slice but the last, when there is more than one.
+    pub segment_len: u16,
+}
+
+/// Sends at most [`SEND_BATCH`] messages made of at most [`SLICES_MAX`] slices of `arena`, in
+/// order, and returns how many the kernel took.
+///
+/// # Errors
+/// The error of the first message that was not sent, if none was.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    arena: &[u8],
+    slices: &[(u32, u32)],
+    messages: &[Message],
+) -> io::Result<usize> {
+    // SAFETY: these are plain data for which all zeroes is a valid value.
+    let mut headers: [libc::mmsghdr; SEND_BATCH] = unsafe { mem::zeroed() };
+    // SAFETY: as above.
+    let mut names: [libc::sockaddr_storage; SEND_BATCH] = unsafe { mem::zeroed() };
+    // SAFETY: as above.
+    let mut iovecs: [libc::iovec; SLICES_MAX] = unsafe { mem::zeroed() };
+    let mut controls = [[0u64; CONTROL_BYTES / 8]; SEND_BATCH];
+
+    for (iovec, &(start, len)) in iovecs.iter_mut().zip(slices) {
+        let bytes = &arena[start as usize..(start + len) as usize];
+        iovec.iov_base = bytes.as_ptr().cast_mut().cast();
+        iovec.iov_len = bytes.len();
+    }
+    let mut first = 0;
+    let parts = headers.iter_mut().zip(&mut names).zip(&mut controls);
+    for (((header, name), control), message) in parts.zip(messages) {
+        let header = &mut header.msg_hdr;
+        let own = &mut iovecs[first..first + message.slices];
+        first += message.slices;
+        header.msg_iov = own.as_mut_ptr();
+        header.msg_iovlen = own.len();
+        header.msg_namelen = to_sockaddr(message.remote, name);
+        header.msg_name = ptr::from_mut(name).cast();
+        if message.slices > 1 {
+            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_controllen = CONTROL_BYTES;
+            // SAFETY: `control` is 8-byte aligned and large enough for a header and a u16.
+            unsafe {
+                let cmsg = libc::CMSG_FIRSTHDR(header);
+                (*cmsg).cmsg_level = libc::SOL_UDP;
+                (*cmsg).cmsg_type = libc::UDP_SEGMENT;
+                (*cmsg).cmsg_len = libc::CMSG_LEN(2) as usize;
+                ptr::write_unaligned(libc::CMSG_DATA(cmsg).cast(), message.segment_len);
+            }
+        }
+    }
+    let count = messages.len().min(SEND_BATCH) as u32;
+    // SAFETY: every header points at names, controls and iovecs of this frame, the iovecs into
+    // `arena`, which the kernel only reads.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            count,
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+fn to_sockaddr(addr: SocketAddr, storage: &mut libc::sockaddr_storage) -> u32 {
+    match addr {
+        SocketAddr::V4(v4) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: `sockaddr_storage` is large and aligned enough for every address.
+            unsafe { ptr::write(ptr::from_mut(storage).cast(), name) };
+            size_of::<libc::sockaddr_in>() as u32
+        }
+        SocketAddr::V6(v6) => {
+            let name = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as u16,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { ptr::write(ptr::from_mut(storage).cast(), name) };
+            size_of::<libc::sockaddr_in6>() as u32
+        }
+    }
+}
+
+fn from_sockaddr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which address is stored.
+            let name: &libc::sockaddr_in = unsafe { &*ptr::from_ref(storage).cast() };
+            let ip = Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddrV4::new(ip, u16::from_be(name.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says which address is stored.
+            let name: &libc::sockaddr_in6 = unsafe { &*ptr::from_ref(storage).cast() };
+            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
+            let port = u16::from_be(name.sin6_port);
+            Some(SocketAddrV6::new(ip, port, 0, name.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_segmented_message_arrives_as_its_slices() {
+        for ip in ["127.0.0.1", "::1"] {
+            let a = UdpSocket::bind((ip, 0)).unwrap();
+            let b = UdpSocket::bind((ip, 0)).unwrap();
+            let remote = b.local_addr().unwrap();
+            let arena: Vec<u8> = (0..250).collect();
+            let slices = [(0, 100), (100, 100), (200, 50), (10, 5)];
+            let message = |slices, segment_len| Message {
+                remote,
+                slices,
+                segment_len,
+            };
+            let messages = [message(3, 100), message(1, 0)];
+            assert_eq!(send(a.as_fd(), &arena, &slices, &messages).unwrap(), 2);
+            let mut batch = RecvBatch::default();
+            let mut received = Vec::new();
+            while received.len() < 4 {
+                let count = batch.recv(b.as_fd()).unwrap();
+                for index in 0..count {
+                    let (datagram, from) = batch.datagram(index).unwrap();
+                    assert_eq!(from, a.local_addr().unwrap());
+                    received.push(datagram.to_vec());
+                }
+            }
+            let expected: Vec<Vec<u8>> = slices
+                .iter()
+                .map(|&(start, len)| arena[start as usize..(start + len) as usize].to_vec())
+                .collect();
+            assert_eq!(received, expected);
+            let error = batch.recv(b.as_fd()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+}

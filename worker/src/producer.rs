@@ -1,0 +1,439 @@
+//! A producer: what one peer sends as one track, in one or several encodings.
+//!
+//! Takes decrypted packets to the stream they belong to, repairs and numbers them there, keeps
+//! them for retransmission, and lists what the consumers are still to get.
+
+use broth_ipc::body::{
+    CreateProducer, ProducerDump, RtpStreamDump, RtpStreamInfo, RtpStreamParams, RtpStreamStats,
+};
+use broth_ipc::rtp::{MediaKind, Profile, RtpMapping, RtpParameters};
+use broth_ipc::{ProducerId, Rejection, TransportId};
+
+use crate::drop_reason::DropReason;
+use crate::io::Io;
+use crate::parameters;
+use crate::stream::{
+    KeyFrameLimiter, LevelMeter, RecvConfig, RecvStream, StoredPacket,
+};
+use crate::wire::codec::{Codec, inspect};
+use crate::wire::rtp::RtpHeader;
+use crate::wire::rtp_ext::{ExtensionUri, audio_level};
+
+/// No mapping for this payload type or extension id.
+pub const UNMAPPED: u8 = 0xFF;
+
+/// A producer.
+pub struct Producer {
+    /// Id in the router.
+    pub id: ProducerId,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Key of its transport.
+    pub transport: usize,
+    /// What it sends.
+    pub parameters: RtpParameters,
+    /// Paused: received, but not forwarded.
+    pub paused: bool,
+    /// The layer for consumers without a wish of their own.
+    pub preferred: Profile,
+    /// Streams received so far, by the index consumers know them by.
+    pub streams: Vec<Stream>,
+    /// Keys of its consumers.
+    pub consumers: Vec<usize>,
+    /// Packets of this turn that the consumers are still to get: `(stream, sequence number)`.
+    pub pending: Vec<(u8, u64)>,
+    /// Loudness since the last report.
+    pub levels: LevelMeter,
+    /// Producer's payload type → room's, or [`UNMAPPED`].
+    pub pt_map: Box<[u8; 128]>,
+    /// Producer's extension id → room's, or [`UNMAPPED`].
+    pub ext_map: Box<[u8; 256]>,
+    level_ext: Option<u8>,
+}
+
+/// One received RTP stream of a producer.
+pub struct Stream {
+    /// Sequence numbers, repair, statistics, kept packets.
+    pub recv: RecvStream,
+    /// When to ask for key frames.
+    pub keyframes: KeyFrameLimiter,
+    /// Codec.
+    pub codec: Codec,
+    /// SSRC.
+    pub ssrc: u32,
+    /// RTX SSRC, once known.
+    pub rtx_ssrc: Option<u32>,
+    /// Payload type.
+    pub pt: u8,
+    /// RTP clock in Hz.
+    pub clock_rate: u32,
+    /// The layer it carries.
+    pub profile: Profile,
+    /// Whether it sent anything in the last second.
+    pub is_active: bool,
+    mime_type: String,
+    rid: String,
+    has_nack: bool,
+    /// Whether key frames can be asked for by PLI.
+    pub has_pli: bool,
+    /// Whether key frames can be asked for by FIR.
+    pub has_fir: bool,
+    /// Sequence number of the last FIR.
+    pub fir_seq: u8,
+}
+
+/// What a received packet changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// A stream appeared: consumers choose their layer again.
+    pub is_new_stream: bool,
+    /// Index of the stream.
+    pub stream: u8,
+}
+
+impl Producer {
+    /// Checks the parameters and creates a producer without streams.
+    pub fn new(
+        id: ProducerId,
+        transport: usize,
+        request: CreateProducer,
+    ) -> Result<Self, Rejection> {
+        parameters::check(&request.rtp_parameters)?;
+        let RtpMapping {
+            codec_payload_types,
+            header_extension_ids,
+        } = &request.rtp_mapping;
+        let mut pt_map = Box::new([UNMAPPED; 128]);
+        for &(from, to) in codec_payload_types {
+            pt_map[usize::from(from & 0x7F)] = to & 0x7F;
+        }
+        let mut ext_map = Box::new([UNMAPPED; 256]);
+        for &(from, to) in header_extension_ids {
+            ext_map[usize::from(from)] = to;
+        }
+        Ok(Self {
+            id,
+            kind: request.kind,
+            transport,
+            level_ext: extension_id(&request.rtp_parameters, ExtensionUri::SsrcAudioLevel),
+            parameters: request.rtp_parameters,
+            paused: request.paused,
+            preferred: Profile::Default,
+            streams: Vec::new(),
+            consumers: Vec::new(),
+            pending: Vec::new(),
+            levels: LevelMeter::default(),
+            pt_map,
+            ext_map,
+        })
+    }
+
+    /// Takes a decrypted packet; `rid` is what its RID extension says.
+    pub fn handle_rtp(
+        &mut self,
+        io: &mut Io,
+        header: &RtpHeader,
+        packet: &mut [u8],
+        rid: Option<&[u8]>,
+    ) -> Result<Accepted, DropReason> {
+        if let Some(index) = self
+            .streams
+            .iter()
+            .position(|stream| stream.rtx_ssrc == Some(header.ssrc))
+        {
+            return self.handle_rtx(io, index, header, packet);
+        }
+        let known = self
+            .streams
+            .iter()
+            .position(|stream| stream.ssrc == header.ssrc);
+        let index = match known {
+            Some(index) => index,
+            None => self.add_stream(header, rid)?,
+        };
+        let stream = &mut self.streams[index];
+        if header.pt != stream.pt {
+            return Err(DropReason::NoStream);
+        }
+        let info = inspect(stream.codec, header.payload(packet));
+        let seq = stream
+            .recv
+            .handle_rtp(io.now, header, packet.len(), info)
+            .ok_or(DropReason::Duplicate)?;
+        if let Some((_, level)) = self
+            .level_ext
+            .and_then(|id| audio_level(header.extension(packet, id)?))
+            && !self.paused
+        {
+            self.levels.add(level);
+        }
+        self.keep(io, index, seq, header, packet, info)?;
+        Ok(Accepted {
+            is_new_stream: known.is_none(),
+            stream: index as u8,
+        })
+    }
+
+    fn handle_rtx(
+        &mut self,
+        io: &mut Io,
+        index: usize,
+        header: &RtpHeader,
+        packet: &mut [u8],
+    ) -> Result<Accepted, DropReason> {
+        let stream = &mut self.streams[index];
+        let len = stream
+            .recv
+            .restore_rtx(header, packet)
+            .ok_or(DropReason::EmptyRtx)?;
+        let packet = &packet[..len];
+        let header = RtpHeader::parse(packet).map_err(|_| DropReason::Rtp)?;
+        let info = inspect(stream.codec, header.payload(packet));
+        let seq = stream
+            .recv
+            .handle_restored(io.now, &header, len, info)
+            .ok_or(DropReason::NotMissing)?;
+        self.keep(io, index, seq, &header, packet, info)?;
+        Ok(Accepted {
+            is_new_stream: false,
+            stream: index as u8,
+        })
+    }
+
+    /// Keeps an accepted packet for the consumers and for retransmission.
+    fn keep(
+        &mut self,
+        io: &mut Io,
+        index: usize,
+        seq: u64,
+        header: &RtpHeader,
+        packet: &[u8],
+        info: crate::wire::codec::PayloadInfo,
+    ) -> Result<(), DropReason> {
+        if packet.len() > crate::stream::BUFFER_LEN {
+            return Err(DropReason::TooLarge);
+        }
+        let id = io.pool.alloc(packet).ok_or(DropReason::PoolExhausted)?;
+        let stream = &mut self.streams[index];
+        if info.is_keyframe {
+            stream.keyframes.handle_keyframe(io.now);
+        }
+        let stored = StoredPacket {
+            seq,
+            id,
+            header: *header,
+            info,
+            arrived: io.now,
+        };
+        stream.recv.ring.insert(&mut io.pool, stored);
+        if !self.paused {
+            self.pending.push((index as u8, seq));
+        }
+        Ok(())
+    }
+
+    /// Finds the encoding of a packet from an unknown SSRC and creates its stream.
+    fn add_stream(&mut self, header: &RtpHeader, rid: Option<&[u8]>) -> Result<usize, DropReason> {
+        let encodings = &self.parameters.encodings;
+        let by_ssrc = encodings
+            .iter()
+            .find(|encoding| encoding.ssrc == Some(header.ssrc));
+        let by_rid = || {
+            let rid = rid?;
+            encodings.iter().find(|encoding| {
+                encoding.encoding_id.as_ref().map(String::as_bytes) == Some(rid)
+            })
+        };
+        let by_mid = || match encodings.as_slice() {
+            [only] if only.ssrc.is_none() && only.encoding_id.is_none() => Some(only),
+            _ => None,
+        };
+        let encoding = by_ssrc
+            .or_else(by_rid)
+            .or_else(by_mid)
+            .ok_or(DropReason::NoStream)?;
+        let codec = parameters::codec_of(&self.parameters, encoding)
+            .filter(|codec| codec.payload_type == header.pt)
+            .ok_or(DropReason::NoStream)?;
+        let profile = encoding.profile.unwrap_or_default();
+        if self.streams.iter().any(|stream| stream.profile == profile) {
+            return Err(DropReason::NoStream);
+        }
+        let rtx_ssrc = encoding.rtx.and_then(|rtx| rtx.ssrc);
+        let has_nack = parameters::has_feedback(codec, "nack", None);
+        let config = RecvConfig {
+            ssrc: header.ssrc,
+            rtx_ssrc,
+            pt: codec.payload_type,
+            rtx_pt: parameters::rtx_of(&self.parameters, codec.payload_type)
+                .map(|rtx| rtx.payload_type),
+            clock_rate: codec.clock_rate,
+            has_nack,
+        };
+        self.streams.push(Stream {
+            recv: RecvStream::new(config),
+            keyframes: KeyFrameLimiter::default(),
+            codec: Codec::from_mime_type(&codec.mime_type),
+            ssrc: header.ssrc,
+            rtx_ssrc,
+            pt: codec.payload_type,
+            clock_rate: codec.clock_rate,
+            profile,
+            is_active: true,
+            mime_type: codec.mime_type.clone(),
+            rid: encoding.encoding_id.clone().unwrap_or_default(),
+            has_nack,
+            has_pli: parameters::has_feedback(codec, "nack", Some("pli")),
+            has_fir: parameters::has_feedback(codec, "ccm", Some("fir")),
+            fir_seq: 0,
+        });
+        Ok(self.streams.len() - 1)
+    }
+
+    /// The stream that carries a layer, if it is sending.
+    pub fn active_stream(&self, profile: Profile) -> Option<u8> {
+        self.streams
+            .iter()
+            .position(|stream| stream.is_active && stream.profile == profile)
+            .map(|index| index as u8)
+    }
+
+    /// Notices streams that fell silent or speak again. Single streams stay active.
+    pub fn update_activity(&mut self, io: &Io) -> bool {
+        if self.streams.len() < 2 {
+            return false;
+        }
+        let sending: Vec<bool> = self
+            .streams
+            .iter()
+            .map(|stream| stream.recv.is_active(io.now))
+            .collect();
+        let is_any_sending = sending.contains(&true);
+        let mut has_changed = false;
+        for (stream, is_sending) in self.streams.iter_mut().zip(sending) {
+            let is_active = is_sending || (stream.is_active && !is_any_sending);
+            has_changed |= stream.is_active != is_active;
+            stream.is_active = is_active;
+        }
+        has_changed
+    }
+
+    /// Gives back the kept packets. Must be called before dropping.
+    pub fn clear(&mut self, io: &mut Io) {
+        for stream in &mut self.streams {
+            stream.recv.ring.clear(&mut io.pool);
+        }
+    }
+
+    /// Everything about the producer.
+    pub fn dump(&self) -> ProducerDump {
+        ProducerDump {
+            producer_id: self.id,
+            kind: self.kind,
+            rtp_parameters: self.parameters.clone(),
+            rtp_stream_infos: self.streams.iter().map(Stream::info).collect(),
+            loss_percentage: mean(
+                self.streams
+                    .iter()
+                    .map(|stream| f64::from(stream.recv.fraction_lost()) * 100.0 / 256.0),
+            ),
+            header_extension_ids: self.mapped_extensions(),
+            paused: self.paused,
+        }
+    }
+
+    fn mapped_extensions(&self) -> std::collections::BTreeMap<String, u8> {
+        [
+            ("ssrcAudioLevel", ExtensionUri::SsrcAudioLevel),
+            ("absSendTime", ExtensionUri::AbsSendTime),
+            ("rid", ExtensionUri::Rid),
+        ]
+        .into_iter()
+        .filter_map(|(name, uri)| {
+            let id = extension_id(&self.parameters, uri)?;
+            let mapped = self.ext_map[usize::from(id)];
+            (mapped != UNMAPPED).then(|| (name.to_owned(), mapped))
+        })
+        .collect()
+    }
+
+    /// Stats of every stream.
+    pub fn stats(&self, io: &Io, transport: TransportId) -> Vec<RtpStreamStats> {
+        self.streams
+            .iter()
+            .map(|stream| RtpStreamStats {
+                transport_id: Some(transport),
+                ..stream.stats(io, self.kind)
+            })
+            .collect()
+    }
+}
+
+impl Stream {
+    /// The name of the stream in stats.
+    pub fn stats_id(&self) -> String {
+        format!("inbound-{}", self.ssrc)
+    }
+
+    /// What its statistics say.
+    pub fn stats(&self, io: &Io, kind: MediaKind) -> RtpStreamStats {
+        let recv = &self.recv;
+        RtpStreamStats {
+            id: self.stats_id(),
+            kind: "inbound-rtp".into(),
+            timestamp: io.now_ms(),
+            ssrc: self.ssrc,
+            media_type: kind,
+            media_kind: kind,
+            mime_type: self.mime_type.clone(),
+            packet_count: recv.packets,
+            byte_count: recv.bytes,
+            bitrate: recv.bitrate(io.now),
+            packets_lost: recv.packets_lost(),
+            fraction_lost: recv.fraction_lost(),
+            packets_discarded: recv.discarded,
+            packets_repaired: recv.repaired,
+            fir_count: recv.firs,
+            pli_count: recv.plis,
+            nack_count: recv.nacks,
+            sli_count: 0,
+            jitter: Some(recv.jitter()),
+            round_trip_time: None,
+            transport_id: None,
+            inbound_rtp_id: None,
+        }
+    }
+
+    fn info(&self) -> RtpStreamInfo {
+        RtpStreamInfo {
+            rtp_stream: RtpStreamDump {
+                params: RtpStreamParams {
+                    ssrc: self.ssrc,
+                    payload_type: self.pt,
+                    mime_type: self.mime_type.clone(),
+                    clock_rate: self.clock_rate,
+                    use_nack: self.has_nack,
+                    use_pli: self.has_pli,
+                },
+            },
+            rid: self.rid.clone(),
+            profile: self.profile,
+            rtx_ssrc: self.rtx_ssrc.unwrap_or(0),
+            active: self.is_active,
+        }
+    }
+}
+
+/// The id under which parameters carry an extension.
+pub fn extension_id(parameters: &RtpParameters, uri: ExtensionUri) -> Option<u8> {
+    parameters
+        .header_extensions
+        .iter()
+        .find(|extension| ExtensionUri::from_uri(&extension.uri) == Some(uri))
+        .map(|extension| extension.id)
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len().max(1) as f64;
+    values.sum::<f64>() / count
+}

@@ -1,0 +1,211 @@
+//! Datagrams in: demultiplexing (RFC 7983), connectivity, keys, and RTP to its producer.
+
+use broth_ipc::Event;
+use broth_ipc::body::{DtlsState, IceState};
+
+use super::Router;
+use crate::drop_reason::DropReason;
+use crate::dtls::DtlsEvent;
+use crate::ice::IceEvent;
+use crate::io::Io;
+use crate::net::sockets::Path;
+use crate::srtp::SrtpError;
+use crate::transport::{Srtp, tuple};
+use crate::wire::rtp::{self, RtpHeader};
+use crate::wire::stun;
+
+impl Router {
+    /// Takes one datagram, or one frame of an ICE-TCP connection.
+    pub fn handle_datagram(&mut self, io: &mut Io, path: Path, datagram: &mut [u8]) {
+        let result = if stun::is_stun(datagram) {
+            self.handle_stun(io, path, datagram)
+        } else {
+            self.handle_from_known(io, path, datagram)
+        };
+        if let Err(reason) = result {
+            io.drop(reason);
+        }
+    }
+
+    fn handle_stun(&mut self, io: &mut Io, path: Path, datagram: &[u8]) -> Result<(), DropReason> {
+        let by_ufrag = stun::ufrag_of(datagram).and_then(|ufrag| self.by_ufrag.get(ufrag));
+        let key = *by_ufrag
+            .or_else(|| self.by_path.get(&path))
+            .ok_or(DropReason::Stun)?;
+        let transport = &mut self.transports[key];
+        io.scratch.clear();
+        let handled = transport
+            .ice
+            .handle_binding(io.now, path, path.remote, datagram, &mut io.scratch)
+            .map_err(|_| DropReason::Stun);
+        if !io.scratch.is_empty() {
+            let reply = std::mem::take(&mut io.scratch);
+            io.sockets.send(path, &reply);
+            io.scratch = reply;
+        }
+        self.drain(io, key);
+        handled
+    }
+
+    fn handle_from_known(
+        &mut self,
+        io: &mut Io,
+        path: Path,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let key = *self
+            .by_path
+            .get(&path)
+            .ok_or(DropReason::UnknownAddress)?;
+        self.transports[key].bytes_received += datagram.len() as u64;
+        if rtp::is_rtcp(datagram) {
+            return self.handle_srtcp(io, key, datagram);
+        }
+        if rtp::is_rtp(datagram) {
+            return self.handle_srtp(io, key, path, datagram);
+        }
+        // RFC 7983: DTLS records begin with 20…63.
+        if !matches!(datagram.first(), Some(20..=63)) {
+            return Err(DropReason::UnknownProtocol);
+        }
+        let transport = &mut self.transports[key];
+        transport.ice.handle_media(path);
+        transport.dtls.handle_datagram(io.now, datagram);
+        self.drain(io, key);
+        Ok(())
+    }
+
+    fn handle_srtcp(
+        &mut self,
+        io: &mut Io,
+        key: usize,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let srtp = self.transports[key].srtp.as_mut();
+        let inbound = &mut srtp.ok_or(DropReason::NoKeys)?.inbound;
+        let len = inbound.unprotect_rtcp(datagram).map_err(drop_reason)?;
+        self.handle_rtcp(io, key, &datagram[..len]);
+        Ok(())
+    }
+
+    fn handle_srtp(
+        &mut self,
+        io: &mut Io,
+        key: usize,
+        path: Path,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let transport = &mut self.transports[key];
+        let inbound = &mut transport.srtp.as_mut().ok_or(DropReason::NoKeys)?.inbound;
+        let header_len = rtp::header_len(datagram).map_err(|_| DropReason::Rtp)?;
+        let len = inbound
+            .unprotect_rtp(datagram, header_len)
+            .map_err(drop_reason)?;
+        let packet = &mut datagram[..len];
+        let header = RtpHeader::parse(packet).map_err(|_| DropReason::Rtp)?;
+        let producer_key = transport
+            .listener
+            .find(&header, packet)
+            .ok_or(DropReason::NoProducer)?;
+        if transport.ice.selected() != Some(path) {
+            transport.ice.handle_media(path);
+        }
+        // The longest RID is 255 bytes, but browsers' have a few.
+        let mut rid = [0; 16];
+        let rid = transport
+            .listener
+            .rid_ext
+            .and_then(|id| header.extension(packet, id))
+            .and_then(|data| {
+                let copy = rid.get_mut(..data.len())?;
+                copy.copy_from_slice(data);
+                Some(&*copy)
+            });
+        let producer = &mut self.producers[producer_key];
+        let was_idle = producer.pending.is_empty();
+        let accepted = producer.handle_rtp(io, &header, packet, rid)?;
+        if was_idle && !producer.pending.is_empty() {
+            self.dirty_producers.push(producer_key);
+        }
+        if accepted.is_new_stream {
+            self.request_keyframe(io, producer_key, accepted.stream, true);
+            self.choose_all(io, producer_key);
+        }
+        self.touched.push(key);
+        Ok(())
+    }
+
+    /// Carries out what ICE and DTLS of a transport want, until they want nothing more.
+    pub(super) fn drain(&mut self, io: &mut Io, key: usize) {
+        loop {
+            let transport = &mut self.transports[key];
+            if let Some(event) = transport.ice.poll_event() {
+                self.handle_ice_event(io, key, event);
+            } else if let Some(event) = transport.dtls.poll_event() {
+                self.handle_dtls_event(io, key, event);
+            } else {
+                break;
+            }
+        }
+        let transport = &mut self.transports[key];
+        while let Some(datagram) = transport.dtls.poll_transmit() {
+            if let Some(path) = transport.ice.selected() {
+                transport.bytes_sent += datagram.len() as u64;
+                io.sockets.send(path, &datagram);
+            }
+        }
+        self.touched.push(key);
+    }
+
+    fn handle_ice_event(&mut self, io: &mut Io, key: usize, event: IceEvent<Path>) {
+        let transport = &mut self.transports[key];
+        match event {
+            IceEvent::TupleAdded(path) => {
+                self.by_path.insert(path, key);
+            }
+            IceEvent::TupleRemoved(path) => {
+                self.by_path.remove(&path);
+            }
+            IceEvent::Selected(path) => {
+                if let Some(ice_selected_tuple) = tuple(path, &io.sockets) {
+                    let event = Event::IceSelectedTupleChange { ice_selected_tuple };
+                    io.note_transport(self.id, transport.id, event);
+                }
+            }
+            IceEvent::State(ice_state) => {
+                io.note_transport(self.id, transport.id, Event::IceStateChange { ice_state });
+                if matches!(ice_state, IceState::Connected | IceState::Completed) {
+                    transport.dtls.handle_ice_connected(io.now);
+                }
+            }
+        }
+    }
+
+    fn handle_dtls_event(&mut self, io: &mut Io, key: usize, event: DtlsEvent) {
+        let transport = &mut self.transports[key];
+        let (dtls_state, dtls_remote_cert) = match event {
+            DtlsEvent::State(state) => (state, None),
+            DtlsEvent::Connected { keys, remote_cert } => {
+                transport.srtp = Srtp::new(&keys).ok();
+                (DtlsState::Connected, Some(remote_cert))
+            }
+        };
+        let event = Event::DtlsStateChange {
+            dtls_state,
+            dtls_remote_cert,
+        };
+        io.note_transport(self.id, transport.id, event);
+        match dtls_state {
+            DtlsState::Connected => self.request_keyframes_for(io, key),
+            DtlsState::Closed | DtlsState::Failed => self.transports[key].srtp = None,
+            DtlsState::New | DtlsState::Connecting => {}
+        }
+    }
+}
+
+fn drop_reason(error: SrtpError) -> DropReason {
+    match error {
+        SrtpError::Replayed | SrtpError::TooOld => DropReason::Replayed,
+        _ => DropReason::Srtp,
+    }
+}

@@ -1,0 +1,195 @@
+//! A router: the part of a room that lives in this worker.
+//!
+//! Owns its transports, producers and consumers in slabs and knows how they hang together.
+//! `ingress` takes datagrams in, `egress` fans packets out, `rtcp` talks about them,
+//! `timers` wakes what waits, `objects` creates and closes. Nothing here touches a
+//! descriptor: packets leave through [`Io`].
+
+mod egress;
+mod ingress;
+mod objects;
+mod rtcp;
+mod timers;
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use broth_ipc::body::{RouterDump, RouterSocket, RtpStreamStats, TransportStats};
+use broth_ipc::{ConsumerId, Ids, ProducerId, Rejection, RouterId, TransportId};
+use slab::Slab;
+
+use crate::consumer::Consumer;
+use crate::io::Io;
+use crate::net::sockets::Path;
+use crate::producer::Producer;
+use crate::transport::Transport;
+
+/// A router.
+pub struct Router {
+    /// Id in the worker.
+    pub id: RouterId,
+    key: usize,
+    sockets: Vec<RouterSocket>,
+    transports: Slab<Transport>,
+    producers: Slab<Producer>,
+    consumers: Slab<Consumer>,
+    transport_keys: HashMap<TransportId, usize>,
+    producer_keys: HashMap<ProducerId, usize>,
+    consumer_keys: HashMap<ConsumerId, usize>,
+    /// Transports by our ufrag: where the first check of a new path goes.
+    by_ufrag: HashMap<String, usize>,
+    /// Transports by authenticated path.
+    by_path: HashMap<Path, usize>,
+    /// Producers with packets to fan out in this turn.
+    dirty_producers: Vec<usize>,
+    /// Transports whose timers may have changed in this turn.
+    touched: Vec<usize>,
+    audio_levels_at: Option<Instant>,
+}
+
+impl Router {
+    /// Creates an empty router; `key` is its key in the worker.
+    pub fn new(id: RouterId, key: usize, sockets: Vec<RouterSocket>) -> Self {
+        Self {
+            id,
+            key,
+            sockets,
+            transports: Slab::new(),
+            producers: Slab::new(),
+            consumers: Slab::new(),
+            transport_keys: HashMap::new(),
+            producer_keys: HashMap::new(),
+            consumer_keys: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            by_path: HashMap::new(),
+            dirty_producers: Vec::new(),
+            touched: Vec::new(),
+            audio_levels_at: None,
+        }
+    }
+
+    /// How many transports, producers and consumers there are.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (
+            self.transports.len(),
+            self.producers.len(),
+            self.consumers.len(),
+        )
+    }
+
+    fn transport_key(&self, ids: &Ids) -> Result<usize, Rejection> {
+        let id = ids
+            .transport_id
+            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.transportId"))?;
+        let key = self.transport_keys.get(&id).copied();
+        key.ok_or_else(|| Rejection::not_found("Transport not found"))
+    }
+
+    fn producer_key(&self, ids: &Ids) -> Result<usize, Rejection> {
+        let id = ids
+            .producer_id
+            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.producerId"))?;
+        let key = self.producer_keys.get(&id).copied();
+        key.ok_or_else(|| Rejection::not_found("Producer not found"))
+    }
+
+    fn consumer_key(&self, ids: &Ids) -> Result<usize, Rejection> {
+        let id = ids
+            .consumer_id
+            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.consumerId"))?;
+        let key = self.consumer_keys.get(&id).copied();
+        key.ok_or_else(|| Rejection::not_found("Consumer not found"))
+    }
+
+    /// Everything in the router.
+    pub fn dump(&self, io: &Io) -> RouterDump {
+        let consumers_of = |producer: &Producer| {
+            producer
+                .consumers
+                .iter()
+                .map(|&key| self.consumers[key].id.to_string())
+                .collect()
+        };
+        RouterDump {
+            router_id: self.id,
+            transports: self
+                .transports
+                .iter()
+                .filter_map(|(_, transport)| serde_json::to_value(transport.dump(io)).ok())
+                .collect(),
+            producers: self.producers.iter().map(|(_, p)| p.dump()).collect(),
+            consumers: self
+                .consumers
+                .iter()
+                .map(|(_, consumer)| consumer.dump(&self.producers[consumer.producer]))
+                .collect(),
+            map_producer_consumers: self
+                .producers
+                .iter()
+                .map(|(_, producer)| (producer.id.to_string(), consumers_of(producer)))
+                .collect(),
+            map_consumer_producer: self
+                .consumers
+                .iter()
+                .map(|(_, consumer)| {
+                    let producer = &self.producers[consumer.producer];
+                    (consumer.id.to_string(), producer.id.to_string())
+                })
+                .collect(),
+            audio_levels_event_enabled: self.audio_levels_at.is_some(),
+        }
+    }
+
+    /// Dump of one transport.
+    pub fn dump_transport(
+        &self,
+        io: &Io,
+        ids: &Ids,
+    ) -> Result<broth_ipc::body::WebRtcTransportDump, Rejection> {
+        Ok(self.transports[self.transport_key(ids)?].dump(io))
+    }
+
+    /// Stats of one transport.
+    pub fn transport_stats(&self, io: &Io, ids: &Ids) -> Result<Vec<TransportStats>, Rejection> {
+        let transport = &self.transports[self.transport_key(ids)?];
+        let ssrcs = self.video_ssrcs(transport);
+        Ok(vec![transport.stats(io, ssrcs)])
+    }
+
+    /// Dump of one producer.
+    pub fn dump_producer(&self, ids: &Ids) -> Result<broth_ipc::body::ProducerDump, Rejection> {
+        Ok(self.producers[self.producer_key(ids)?].dump())
+    }
+
+    /// Stats of one producer.
+    pub fn producer_stats(&self, io: &Io, ids: &Ids) -> Result<Vec<RtpStreamStats>, Rejection> {
+        let producer = &self.producers[self.producer_key(ids)?];
+        Ok(producer.stats(io, self.transports[producer.transport].id))
+    }
+
+    /// Dump of one consumer.
+    pub fn dump_consumer(&self, ids: &Ids) -> Result<broth_ipc::body::ConsumerDump, Rejection> {
+        let consumer = &self.consumers[self.consumer_key(ids)?];
+        Ok(consumer.dump(&self.producers[consumer.producer]))
+    }
+
+    /// Stats of one consumer.
+    pub fn consumer_stats(&self, io: &Io, ids: &Ids) -> Result<Vec<RtpStreamStats>, Rejection> {
+        let consumer = &self.consumers[self.consumer_key(ids)?];
+        let Some(transport) = consumer.transport else {
+            return Ok(Vec::new());
+        };
+        let producer = &self.producers[consumer.producer];
+        Ok(consumer.stats(io, producer, self.transports[transport].id))
+    }
+
+    fn video_ssrcs(&self, transport: &Transport) -> Vec<u32> {
+        transport
+            .producers
+            .iter()
+            .flat_map(|&key| &self.producers[key].streams)
+            .filter(|stream| stream.has_pli || stream.has_fir)
+            .map(|stream| stream.ssrc)
+            .collect()
+    }
+}

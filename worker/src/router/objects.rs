@@ -1,0 +1,358 @@
+//! Creating and closing transports, producers and consumers, and changing them.
+
+use broth_ipc::body::{
+    CreateConsumer, CreateProducer, DtlsParameters, DtlsRole, EnableConsumer, IceParameters,
+    WebRtcTransportDump, WebRtcTransportOptions,
+};
+use broth_ipc::rtp::Profile;
+use broth_ipc::{Event, Ids, Rejection};
+
+use super::Router;
+use crate::consumer::Consumer;
+use crate::ice::Credentials;
+use crate::io::Io;
+use crate::producer::Producer;
+use crate::transport::Transport;
+
+/// The least bitrate a peer can be limited to (`spec: channel.md` §6.4).
+const BITRATE_MIN: u32 = 10_000;
+
+impl Router {
+    /// Creates a WebRTC transport.
+    pub fn create_transport(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        options: &WebRtcTransportOptions,
+    ) -> Result<WebRtcTransportDump, Rejection> {
+        let id = ids
+            .transport_id
+            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.transportId"))?;
+        if self.transport_keys.contains_key(&id) {
+            return Err(Rejection::exists(
+                "a Transport with same transportId already exists",
+            ));
+        }
+        let transport = Transport::new(io, id, options, &self.sockets)?;
+        let dump = transport.dump(io);
+        let ufrag = transport.ice.credentials().ufrag.clone();
+        let key = self.transports.insert(transport);
+        self.transport_keys.insert(id, key);
+        self.by_ufrag.insert(ufrag, key);
+        self.touched.push(key);
+        Ok(dump)
+    }
+
+    /// Tells a transport its peer's DTLS parameters and returns our role.
+    pub fn set_remote_dtls(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        parameters: &DtlsParameters,
+    ) -> Result<DtlsRole, Rejection> {
+        let key = self.transport_key(ids)?;
+        let role = self.transports[key]
+            .dtls
+            .set_remote(io.now, parameters.role, &parameters.fingerprints)
+            .map_err(|error| Rejection::invalid(error.to_string()))?;
+        self.drain(io, key);
+        Ok(role)
+    }
+
+    /// Gives a transport new ICE credentials.
+    pub fn change_credentials(&mut self, ids: &Ids) -> Result<IceParameters, Rejection> {
+        let key = self.transport_key(ids)?;
+        let transport = &mut self.transports[key];
+        self.by_ufrag.remove(&transport.ice.credentials().ufrag);
+        transport.ice.restart(Credentials::from_random(&Io::random()));
+        let ufrag = transport.ice.credentials().ufrag.clone();
+        self.by_ufrag.insert(ufrag, key);
+        Ok(self.transports[key].ice_parameters())
+    }
+
+    /// Limits what the peer of a transport is told to send; 0 removes the limit.
+    pub fn set_bitrate_max(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        bitrate: u32,
+    ) -> Result<(), Rejection> {
+        let key = self.transport_key(ids)?;
+        self.transports[key].bitrate_max = match bitrate {
+            0 => 0,
+            limit => limit.max(BITRATE_MIN),
+        };
+        self.send_remb(io, key);
+        Ok(())
+    }
+
+    /// Creates a producer on a transport.
+    pub fn create_producer(&mut self, ids: &Ids, request: CreateProducer) -> Result<(), Rejection> {
+        let id = ids
+            .producer_id
+            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.producerId"))?;
+        let transport_key = self.transport_key(ids)?;
+        if self.producer_keys.contains_key(&id) {
+            return Err(Rejection::exists(
+                "a Producer with same producerId already exists",
+            ));
+        }
+        let producer = Producer::new(id, transport_key, request)?;
+        let entry = self.producers.vacant_entry();
+        let key = entry.key();
+        let transport = &mut self.transports[transport_key];
+        transport.listener.add(key, id, &producer.parameters)?;
+        transport.producers.push(key);
+        entry.insert(producer);
+        self.producer_keys.insert(id, key);
+        Ok(())
+    }
+
+    /// Creates a consumer of a producer; it does not send before it is enabled.
+    pub fn create_consumer(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        request: CreateConsumer,
+    ) -> Result<(), Rejection> {
+        let id = ids
+            .consumer_id
+            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.consumerId"))?;
+        let producer_key = self.producer_key(ids)?;
+        if self.consumer_keys.contains_key(&id) {
+            return Err(Rejection::exists(
+                "a Consumer with same consumerId already exists",
+            ));
+        }
+        let producer = &mut self.producers[producer_key];
+        if producer.kind != request.kind {
+            return Err(Rejection::invalid("not matching kind"));
+        }
+        let key = self
+            .consumers
+            .insert(Consumer::new(id, producer_key, producer));
+        producer.consumers.push(key);
+        self.consumer_keys.insert(id, key);
+        if producer.paused {
+            io.note_consumer(self.id, id, Event::SourcePaused);
+        }
+        Ok(())
+    }
+
+    /// Starts a consumer on a transport.
+    pub fn enable_consumer(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        request: EnableConsumer,
+    ) -> Result<(), Rejection> {
+        let key = self.consumer_key(ids)?;
+        let transport_key = self.transport_key(ids)?;
+        let consumer = &mut self.consumers[key];
+        if consumer.transport.is_some() {
+            return Err(Rejection::state("Consumer already enabled"));
+        }
+        let transport = &mut self.transports[transport_key];
+        // One SRTP key seals all consumers of a transport: an SSRC must never be used by two.
+        let taken = request
+            .rtp_parameters
+            .encodings
+            .iter()
+            .flat_map(|encoding| [encoding.ssrc, encoding.rtx.and_then(|rtx| rtx.ssrc)])
+            .flatten()
+            .find(|ssrc| transport.consumer_by_ssrc.contains_key(ssrc));
+        if let Some(ssrc) = taken {
+            return Err(Rejection::exists(format!(
+                "ssrc already exists on the Transport [ssrc:{ssrc}]"
+            )));
+        }
+        consumer.enable(transport_key, request.rtp_parameters)?;
+        if let Some(sending) = &consumer.sending {
+            let rtx = sending.rtx.map(|(ssrc, _)| ssrc);
+            for ssrc in [Some(sending.ssrc), rtx].into_iter().flatten() {
+                transport.consumer_by_ssrc.insert(ssrc, key);
+            }
+        }
+        transport.consumers.push(key);
+        self.choose(io, key);
+        Ok(())
+    }
+
+    /// Pauses or resumes a producer and tells its consumers.
+    pub fn pause_producer(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        is_paused: bool,
+    ) -> Result<(), Rejection> {
+        let key = self.producer_key(ids)?;
+        let producer = &mut self.producers[key];
+        if producer.paused == is_paused {
+            return Ok(());
+        }
+        producer.paused = is_paused;
+        for consumer in producer.consumers.clone() {
+            let consumer = &mut self.consumers[consumer];
+            consumer.source_paused = is_paused;
+            consumer.restart();
+            let event = if is_paused {
+                Event::SourcePaused
+            } else {
+                Event::SourceResumed
+            };
+            io.note_consumer(self.id, consumer.id, event);
+        }
+        if !is_paused {
+            self.choose_all(io, key);
+        }
+        Ok(())
+    }
+
+    /// Pauses or resumes a consumer.
+    pub fn pause_consumer(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        is_paused: bool,
+    ) -> Result<(), Rejection> {
+        let key = self.consumer_key(ids)?;
+        let consumer = &mut self.consumers[key];
+        if consumer.paused != is_paused {
+            consumer.paused = is_paused;
+            consumer.restart();
+            self.choose(io, key);
+        }
+        Ok(())
+    }
+
+    /// Sets the layer of a producer's consumers without a wish of their own.
+    pub fn set_producer_profile(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        profile: Profile,
+    ) -> Result<(), Rejection> {
+        let key = self.producer_key(ids)?;
+        self.producers[key].preferred = wish(profile)?;
+        self.choose_all(io, key);
+        Ok(())
+    }
+
+    /// Sets the layer a consumer wants.
+    pub fn set_consumer_profile(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        profile: Profile,
+    ) -> Result<(), Rejection> {
+        let key = self.consumer_key(ids)?;
+        self.consumers[key].preferred = wish(profile)?;
+        self.choose(io, key);
+        Ok(())
+    }
+
+    /// Limits the temporal layers of a consumer.
+    pub fn set_temporal_max(&mut self, ids: &Ids, layer: Option<u8>) -> Result<(), Rejection> {
+        let key = self.consumer_key(ids)?;
+        self.consumers[key].temporal_max = layer.unwrap_or(u8::MAX);
+        Ok(())
+    }
+
+    /// Asks a consumer's source for a key frame.
+    pub fn ask_keyframe(&mut self, io: &mut Io, ids: &Ids) -> Result<(), Rejection> {
+        let key = self.consumer_key(ids)?;
+        self.request_keyframe_for(io, key);
+        Ok(())
+    }
+
+    /// Closes a transport and its producers; consumers on it are only disabled.
+    pub fn close_transport(&mut self, io: &mut Io, ids: &Ids) -> Result<(), Rejection> {
+        let key = self.transport_key(ids)?;
+        for producer in self.transports[key].producers.clone() {
+            self.remove_producer(io, producer);
+        }
+        for consumer in std::mem::take(&mut self.transports[key].consumers) {
+            self.consumers[consumer].disable();
+        }
+        self.transports[key].dtls.close();
+        self.drain(io, key);
+        let transport = self.transports.remove(key);
+        self.transport_keys.remove(&transport.id);
+        self.by_ufrag.remove(&transport.ice.credentials().ufrag);
+        self.by_path.retain(|_, owner| *owner != key);
+        io.note_transport(self.id, transport.id, Event::Close);
+        Ok(())
+    }
+
+    /// Closes a producer and its consumers.
+    pub fn close_producer(&mut self, io: &mut Io, ids: &Ids) -> Result<(), Rejection> {
+        let key = self.producer_key(ids)?;
+        self.remove_producer(io, key);
+        Ok(())
+    }
+
+    /// Closes a consumer.
+    pub fn close_consumer(&mut self, io: &mut Io, ids: &Ids) -> Result<(), Rejection> {
+        let key = self.consumer_key(ids)?;
+        self.remove_consumer(io, key);
+        Ok(())
+    }
+
+    /// Closes everything; the sockets are the caller's.
+    pub fn close(&mut self, io: &mut Io) {
+        let transports: Vec<_> = self.transport_keys.keys().copied().collect();
+        for id in transports {
+            let ids = Ids::router(self.id).transport(id);
+            let closed = self.close_transport(io, &ids);
+            debug_assert!(closed.is_ok(), "the id was just read from the table");
+        }
+    }
+
+    fn remove_producer(&mut self, io: &mut Io, key: usize) {
+        for consumer in self.producers[key].consumers.clone() {
+            self.remove_consumer(io, consumer);
+        }
+        let mut producer = self.producers.remove(key);
+        producer.clear(io);
+        self.producer_keys.remove(&producer.id);
+        self.dirty_producers.retain(|dirty| *dirty != key);
+        let transport = &mut self.transports[producer.transport];
+        transport.listener.remove(key);
+        transport.producers.retain(|owned| *owned != key);
+    }
+
+    fn remove_consumer(&mut self, io: &mut Io, key: usize) {
+        let consumer = self.consumers.remove(key);
+        self.consumer_keys.remove(&consumer.id);
+        self.producers[consumer.producer]
+            .consumers
+            .retain(|owned| *owned != key);
+        if let Some(transport) = consumer.transport {
+            let transport = &mut self.transports[transport];
+            transport.consumers.retain(|owned| *owned != key);
+            transport.consumer_by_ssrc.retain(|_, owner| *owner != key);
+        }
+        io.note_consumer(self.id, consumer.id, Event::Close);
+    }
+
+    /// Forgets a path whose connection is closed.
+    pub fn remove_path(&mut self, io: &mut Io, path: crate::net::sockets::Path) {
+        if let Some(key) = self.by_path.get(&path).copied() {
+            self.transports[key].ice.remove_tuple(path);
+            self.drain(io, key);
+        }
+    }
+
+    /// Key of the router in its worker.
+    pub fn key(&self) -> usize {
+        self.key
+    }
+}
+
+/// A layer that can be wished for.
+fn wish(profile: Profile) -> Result<Profile, Rejection> {
+    match profile {
+        Profile::None => Err(Rejection::invalid("invalid profile")),
+        wish => Ok(wish),
+    }
+}
