@@ -3,6 +3,7 @@
 //! Sans-IO cores (`wire`, `ice`, `dtls`, `srtp`, `stream`) behind a thin shell
 //! (`net`, `event_loop`). See `ARCHITECTURE.md`.
 
+pub mod dtls;
 pub mod ice;
 pub mod net;
 pub mod srtp;

@@ -258,11 +258,8 @@ impl Sockets {
             return;
         }
         let entries = &self.entries;
-        self.queue.flush(|key| {
-            entries
-                .get(key as usize)
-                .map(|entry| entry.socket.as_fd())
-        });
+        self.queue
+            .flush(|key| entries.get(key as usize).map(|entry| entry.socket.as_fd()));
     }
 }
 

@@ -4,7 +4,10 @@
 //! that point at each other. All pointers are set right before the call, from slices that
 //! outlive it.
 
-#![allow(unsafe_code, reason = "recvmmsg and sendmmsg with control messages have no safe wrapper")]
+#![allow(
+    unsafe_code,
+    reason = "recvmmsg and sendmmsg with control messages have no safe wrapper"
+)]
 
 use std::io;
 use std::mem;

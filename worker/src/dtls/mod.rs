@@ -1,0 +1,438 @@
+//! The DTLS endpoint of one transport (RFC 6347, RFC 5764): handshake, fingerprint check, SRTP
+//! keys.
+//!
+//! OpenSSL speaks the protocol over queues of datagrams in memory; this module decides the
+//! role, checks the peer's certificate against its signalled fingerprint, and keeps the
+//! schedule of retransmissions. OpenSSL retransmits by itself when a call finds its own timer,
+//! on the real clock, run out; the schedule here, on the injected clock, only makes those
+//! calls happen. Application data is discarded.
+
+mod certificate;
+mod datagrams;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use broth_ipc::body::{DtlsRole, DtlsState, Fingerprint};
+use openssl::error::ErrorStack;
+use openssl::ssl::{
+    ErrorCode, ShutdownState, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions,
+    SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
+};
+use thiserror::Error;
+
+pub use certificate::Certificate;
+use certificate::fingerprint_of;
+use datagrams::Datagrams;
+
+use crate::srtp::Profile;
+
+/// Largest handshake datagram, without IP and UDP headers.
+const MTU: u32 = 1200;
+/// First retransmission; doubles each time (RFC 6347 §4.2.4.1).
+const RETRANSMIT_FIRST: Duration = Duration::from_millis(1000);
+/// After so long without a result the handshake has failed.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// RFC 5764 §4.2.
+const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
+
+/// ECDHE with AEAD only.
+const CIPHERS: &str = "ECDHE+AESGCM:ECDHE+CHACHA20";
+
+/// Why remote parameters are refused.
+#[derive(Debug, Error)]
+pub enum DtlsError {
+    /// They were given before.
+    #[error("Transport already has remote DTLS parameters")]
+    AlreadySet,
+    /// No fingerprint is by an algorithm that is known.
+    #[error("unsupported remote fingerprint algorithm")]
+    UnknownAlgorithm,
+    /// OpenSSL failed.
+    #[error(transparent)]
+    OpenSsl(#[from] ErrorStack),
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum DtlsEvent {
+    /// The state changed to anything but connected.
+    State(DtlsState),
+    /// The peer is who it should be; media can flow.
+    Connected {
+        /// Keys for both directions.
+        keys: Box<SrtpKeys>,
+        /// The peer's certificate, PEM.
+        remote_cert: String,
+    },
+}
+
+/// Master keys and salts of both directions.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SrtpKeys {
+    /// What was negotiated.
+    pub profile: Profile,
+    /// Seals what we send.
+    pub local_key: Vec<u8>,
+    /// Goes with `local_key`.
+    pub local_salt: Vec<u8>,
+    /// Opens what we receive.
+    pub remote_key: Vec<u8>,
+    /// Goes with `remote_key`.
+    pub remote_salt: Vec<u8>,
+}
+
+impl std::fmt::Debug for SrtpKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SrtpKeys")
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings shared by all transports of a worker.
+#[derive(Clone)]
+pub struct DtlsContext(SslContext);
+
+impl DtlsContext {
+    /// Creates a context that offers and accepts `profiles`; as server the first one that the
+    /// peer offers too is taken.
+    ///
+    /// # Errors
+    /// OpenSSL does not take the certificate or a setting.
+    pub fn new(certificate: &Certificate, profiles: &[Profile]) -> Result<Self, ErrorStack> {
+        let mut builder = SslContextBuilder::new(SslMethod::dtls())?;
+        builder.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
+        builder.set_certificate(certificate.x509())?;
+        builder.set_private_key(certificate.key())?;
+        builder.set_cipher_list(CIPHERS)?;
+        builder.set_options(
+            SslOptions::NO_TICKET
+                | SslOptions::NO_QUERY_MTU
+                | SslOptions::CIPHER_SERVER_PREFERENCE
+                | SslOptions::NO_RENEGOTIATION,
+        );
+        builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+        builder.set_mode(SslMode::RELEASE_BUFFERS);
+        // The chain proves nothing here: the signalled fingerprint does, after the handshake.
+        let verify = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
+        builder.set_verify_callback(verify, |_, _| true);
+        let names: Vec<&str> = profiles.iter().map(|p| p.openssl_name()).collect();
+        builder.set_tlsext_use_srtp(&names.join(":"))?;
+        Ok(Self(builder.build()))
+    }
+}
+
+/// How far the handshake is.
+enum Phase {
+    /// Not started.
+    Idle,
+    /// Under way.
+    Handshaking {
+        stream: SslStream<Datagrams>,
+        started_at: Instant,
+        retransmit_at: Instant,
+        backoff: Duration,
+    },
+    /// Done; what the peer still sends can only be its goodbye.
+    Done(SslStream<Datagrams>),
+    /// Over.
+    Ended,
+}
+
+/// The endpoint.
+pub struct Dtls {
+    context: DtlsContext,
+    phase: Phase,
+    state: DtlsState,
+    role: DtlsRole,
+    remote_fingerprint: Option<Fingerprint>,
+    is_ice_connected: bool,
+    outgoing: VecDeque<Vec<u8>>,
+    events: VecDeque<DtlsEvent>,
+}
+
+impl Dtls {
+    /// Creates an endpoint that waits.
+    ///
+    /// # Errors
+    /// None today; OpenSSL objects are made when the handshake starts.
+    pub fn new(context: &DtlsContext) -> Result<Self, ErrorStack> {
+        Ok(Self {
+            context: context.clone(),
+            phase: Phase::Idle,
+            state: DtlsState::New,
+            role: DtlsRole::Auto,
+            remote_fingerprint: None,
+            is_ice_connected: false,
+            outgoing: VecDeque::new(),
+            events: VecDeque::new(),
+        })
+    }
+
+    /// Our role.
+    pub fn local_role(&self) -> DtlsRole {
+        self.role
+    }
+
+    /// The state.
+    pub fn state(&self) -> DtlsState {
+        self.state
+    }
+
+    /// Tells the peer's role and fingerprints and returns our role.
+    ///
+    /// # Errors
+    /// Parameters were given before, or no fingerprint is usable; nothing changed.
+    pub fn set_remote(
+        &mut self,
+        now: Instant,
+        remote_role: DtlsRole,
+        fingerprints: &[Fingerprint],
+    ) -> Result<DtlsRole, DtlsError> {
+        if self.remote_fingerprint.is_some() {
+            return Err(DtlsError::AlreadySet);
+        }
+        let known = fingerprints
+            .iter()
+            .rev()
+            .find(|fingerprint| certificate::digest(&fingerprint.algorithm).is_some());
+        self.remote_fingerprint = Some(known.ok_or(DtlsError::UnknownAlgorithm)?.clone());
+        let role = match remote_role {
+            DtlsRole::Client => DtlsRole::Server,
+            DtlsRole::Server | DtlsRole::Auto => DtlsRole::Client,
+        };
+        let is_reversed = self.role == DtlsRole::Server && role == DtlsRole::Client;
+        self.role = role;
+        match &self.phase {
+            Phase::Done(_) => self.verify(),
+            Phase::Handshaking { .. } if !is_reversed => {}
+            Phase::Idle | Phase::Handshaking { .. } if self.is_ice_connected => self.start(now),
+            Phase::Idle | Phase::Handshaking { .. } | Phase::Ended => {}
+        }
+        Ok(role)
+    }
+
+    /// Starts the handshake, now that packets can cross. An undecided role becomes server.
+    pub fn handle_ice_connected(&mut self, now: Instant) {
+        self.is_ice_connected = true;
+        if matches!(self.phase, Phase::Idle) {
+            if self.role == DtlsRole::Auto {
+                self.role = DtlsRole::Server;
+            }
+            self.start(now);
+        }
+    }
+
+    /// Takes a datagram of the peer.
+    pub fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) {
+        match &mut self.phase {
+            Phase::Handshaking { stream, .. } | Phase::Done(stream) => {
+                stream.get_mut().push(datagram);
+            }
+            Phase::Idle | Phase::Ended => return,
+        }
+        self.proceed(now);
+    }
+
+    /// When to be woken.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Handshaking { retransmit_at, .. } => Some(*retransmit_at),
+            Phase::Idle | Phase::Done(_) | Phase::Ended => None,
+        }
+    }
+
+    /// Retransmits what got no answer, or gives up.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let Phase::Handshaking {
+            started_at,
+            retransmit_at,
+            backoff,
+            ..
+        } = &mut self.phase
+        else {
+            return;
+        };
+        if *retransmit_at > now {
+            return;
+        }
+        if now.duration_since(*started_at) >= HANDSHAKE_TIMEOUT {
+            self.finish(DtlsState::Failed);
+            return;
+        }
+        *backoff *= 2;
+        *retransmit_at = now + *backoff;
+        self.proceed(now);
+    }
+
+    /// The next datagram for the peer.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.outgoing.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<DtlsEvent> {
+        self.events.pop_front()
+    }
+
+    /// Says goodbye to the peer.
+    pub fn close(&mut self) {
+        if let Phase::Done(stream) = &mut self.phase {
+            // It is the peer's loss if this fails.
+            let _ = stream.shutdown();
+            self.outgoing.extend(stream.get_mut().take_outgoing());
+        }
+        self.phase = Phase::Ended;
+        self.state = DtlsState::Closed;
+    }
+
+    /// Begins a handshake in our role, forgetting an earlier one.
+    fn start(&mut self, now: Instant) {
+        match self.new_stream() {
+            Ok(stream) => {
+                self.phase = Phase::Handshaking {
+                    stream,
+                    started_at: now,
+                    retransmit_at: now + RETRANSMIT_FIRST,
+                    backoff: RETRANSMIT_FIRST,
+                };
+                self.set_state(DtlsState::Connecting);
+                self.proceed(now);
+            }
+            Err(_) => self.finish(DtlsState::Failed),
+        }
+    }
+
+    fn new_stream(&self) -> Result<SslStream<Datagrams>, ErrorStack> {
+        let mut ssl = Ssl::new(&self.context.0)?;
+        ssl.set_mtu(MTU)?;
+        if self.role == DtlsRole::Client {
+            ssl.set_connect_state();
+        } else {
+            ssl.set_accept_state();
+        }
+        SslStream::new(ssl, Datagrams::default())
+    }
+
+    /// Lets OpenSSL work on what is there.
+    fn proceed(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Handshaking {
+                stream,
+                retransmit_at,
+                backoff,
+                ..
+            } => {
+                let result = stream.do_handshake();
+                let sent = stream.get_mut().take_outgoing();
+                if !sent.is_empty() {
+                    *retransmit_at = now + *backoff;
+                }
+                self.outgoing.extend(sent);
+                match result {
+                    Ok(()) => self.complete(),
+                    Err(error) if is_waiting(error.code()) => {}
+                    Err(_) => self.finish(DtlsState::Failed),
+                }
+            }
+            Phase::Done(stream) => {
+                let mut discarded = [0; 512];
+                let end = loop {
+                    match stream.ssl_read(&mut discarded) {
+                        Ok(_) => {}
+                        Err(error) if is_waiting(error.code()) => break false,
+                        Err(_) => break true,
+                    }
+                };
+                let said_goodbye = stream.get_shutdown().contains(ShutdownState::RECEIVED);
+                self.outgoing.extend(stream.get_mut().take_outgoing());
+                if end || said_goodbye {
+                    self.finish(DtlsState::Closed);
+                }
+            }
+            Phase::Idle | Phase::Ended => {}
+        }
+    }
+
+    /// The handshake is done.
+    fn complete(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Ended);
+        if let Phase::Handshaking { stream, .. } = phase {
+            self.phase = Phase::Done(stream);
+            if self.remote_fingerprint.is_some() {
+                self.verify();
+            }
+        }
+    }
+
+    /// Compares the peer's certificate with its fingerprint and exports the keys.
+    fn verify(&mut self) {
+        let (Phase::Done(stream), Some(expected)) = (&self.phase, &self.remote_fingerprint) else {
+            return;
+        };
+        let peer = stream.ssl().peer_certificate();
+        let verified = peer.filter(|cert| {
+            fingerprint_of(cert, &expected.algorithm)
+                .is_some_and(|value| value.eq_ignore_ascii_case(&expected.value))
+        });
+        let connected = verified.and_then(|cert| {
+            let keys = self.export(stream)?;
+            let pem = String::from_utf8(cert.to_pem().ok()?).ok()?;
+            Some((keys, pem))
+        });
+        match connected {
+            Some((keys, remote_cert)) => {
+                self.state = DtlsState::Connected;
+                self.events.push_back(DtlsEvent::Connected {
+                    keys: Box::new(keys),
+                    remote_cert,
+                });
+            }
+            None => self.finish(DtlsState::Failed),
+        }
+    }
+
+    fn export(&self, stream: &SslStream<Datagrams>) -> Option<SrtpKeys> {
+        let ssl = stream.ssl();
+        let profile = Profile::from_openssl_name(ssl.selected_srtp_profile()?.name())?;
+        let (key_len, salt_len) = (profile.key_len(), profile.salt_len());
+        let mut material = vec![0; 2 * (key_len + salt_len)];
+        ssl.export_keying_material(&mut material, EXPORTER_LABEL, None)
+            .ok()?;
+        let (client_key, rest) = material.split_at(key_len);
+        let (server_key, rest) = rest.split_at(key_len);
+        let (client_salt, server_salt) = rest.split_at(salt_len);
+        let client = (client_key.to_vec(), client_salt.to_vec());
+        let server = (server_key.to_vec(), server_salt.to_vec());
+        let (local, remote) = if self.role == DtlsRole::Client {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        Some(SrtpKeys {
+            profile,
+            local_key: local.0,
+            local_salt: local.1,
+            remote_key: remote.0,
+            remote_salt: remote.1,
+        })
+    }
+
+    fn finish(&mut self, state: DtlsState) {
+        self.phase = Phase::Ended;
+        self.set_state(state);
+    }
+
+    fn set_state(&mut self, state: DtlsState) {
+        self.state = state;
+        self.events.push_back(DtlsEvent::State(state));
+    }
+}
+
+fn is_waiting(code: ErrorCode) -> bool {
+    code == ErrorCode::WANT_READ || code == ErrorCode::WANT_WRITE
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+use super::*;
+use proptest::prelude::*;
+
+struct Side {
+    dtls: Dtls,
+    certificate: Certificate,
+    keys: Option<SrtpKeys>,
+    states: Vec<DtlsState>,
+}
+
+impl Side {
+    fn new(profiles: &[Profile]) -> Self {
+        let certificate = Certificate::generate().unwrap();
+        let context = DtlsContext::new(&certificate, profiles).unwrap();
+        Self {
+            dtls: Dtls::new(&context).unwrap(),
+            certificate,
+            keys: None,
+            states: Vec::new(),
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Some(event) = self.dtls.poll_event() {
+            match event {
+                DtlsEvent::State(state) => self.states.push(state),
+                DtlsEvent::Connected { keys, remote_cert } => {
+                    assert!(remote_cert.starts_with("-----BEGIN CERTIFICATE-----"));
+                    self.keys = Some(*keys);
+                    self.states.push(DtlsState::Connected);
+                }
+            }
+        }
+    }
+}
+
+/// A client and a server that know each other's fingerprints.
+fn pair(client_profiles: &[Profile], server_profiles: &[Profile]) -> (Side, Side) {
+    let now = Instant::now();
+    let mut client = Side::new(client_profiles);
+    let mut server = Side::new(server_profiles);
+    let fingerprints = server.certificate.fingerprints();
+    let role = client.dtls.set_remote(now, DtlsRole::Server, &fingerprints);
+    assert_eq!(role.unwrap(), DtlsRole::Client);
+    let fingerprints = client.certificate.fingerprints();
+    let role = server.dtls.set_remote(now, DtlsRole::Client, &fingerprints);
+    assert_eq!(role.unwrap(), DtlsRole::Server);
+    (client, server)
+}
+
+/// Carries datagrams until none are left; `deliver` may change, drop or repeat them.
+fn drive(a: &mut Side, b: &mut Side, mut deliver: impl FnMut(Vec<u8>) -> Vec<Vec<u8>>) {
+    let now = Instant::now();
+    loop {
+        let mut is_quiet = true;
+        for (from, to) in [(0, 1), (1, 0)] {
+            let (from, to) = if (from, to) == (0, 1) {
+                (&mut *a, &mut *b)
+            } else {
+                (&mut *b, &mut *a)
+            };
+            while let Some(datagram) = from.dtls.poll_transmit() {
+                is_quiet = false;
+                for datagram in deliver(datagram) {
+                    to.dtls.handle_datagram(now, &datagram);
+                }
+            }
+        }
+        a.collect();
+        b.collect();
+        if is_quiet {
+            return;
+        }
+    }
+}
+
+fn connect(client: &mut Side, server: &mut Side) {
+    let now = Instant::now();
+    server.dtls.handle_ice_connected(now);
+    client.dtls.handle_ice_connected(now);
+    drive(client, server, |datagram| vec![datagram]);
+}
+
+fn assert_keys_mirror(a: &Side, b: &Side, profile: Profile) {
+    let (a, b) = (a.keys.as_ref().unwrap(), b.keys.as_ref().unwrap());
+    assert_eq!((a.profile, b.profile), (profile, profile));
+    assert_eq!(
+        (&a.local_key, &a.local_salt),
+        (&b.remote_key, &b.remote_salt)
+    );
+    assert_eq!(
+        (&b.local_key, &b.local_salt),
+        (&a.remote_key, &a.remote_salt)
+    );
+    assert_eq!(a.local_key.len(), profile.key_len());
+    assert_ne!(a.local_key, a.remote_key);
+}
+
+#[test]
+fn every_profile_connects_and_the_keys_mirror_each_other() {
+    for profile in Profile::ALL {
+        let (mut client, mut server) = pair(&[profile], &Profile::ALL);
+        connect(&mut client, &mut server);
+        assert_keys_mirror(&client, &server, profile);
+        assert_eq!(client.states, [DtlsState::Connecting, DtlsState::Connected]);
+        assert_eq!(server.states, [DtlsState::Connecting, DtlsState::Connected]);
+    }
+}
+
+#[test]
+fn the_server_decides_the_profile() {
+    let mut reversed = Profile::ALL;
+    reversed.reverse();
+    let (mut client, mut server) = pair(&reversed, &Profile::ALL);
+    connect(&mut client, &mut server);
+    assert_keys_mirror(&client, &server, Profile::ALL[0]);
+}
+
+#[test]
+fn no_common_profile_fails() {
+    let (mut client, mut server) = pair(&Profile::ALL[..1], &Profile::ALL[1..]);
+    connect(&mut client, &mut server);
+    assert_eq!(server.states.last(), Some(&DtlsState::Failed));
+    assert!(server.keys.is_none());
+}
+
+#[test]
+fn a_wrong_fingerprint_fails_on_the_side_that_sees_it() {
+    let now = Instant::now();
+    let mut client = Side::new(&Profile::ALL);
+    let mut server = Side::new(&Profile::ALL);
+    let wrong = client.certificate.fingerprints();
+    client
+        .dtls
+        .set_remote(now, DtlsRole::Server, &wrong)
+        .unwrap();
+    let right = client.certificate.fingerprints();
+    server
+        .dtls
+        .set_remote(now, DtlsRole::Client, &right)
+        .unwrap();
+    connect(&mut client, &mut server);
+    assert_eq!(client.states, [DtlsState::Connecting, DtlsState::Failed]);
+    assert!(client.keys.is_none());
+}
+
+#[test]
+fn fingerprints_compare_in_any_case() {
+    let now = Instant::now();
+    let mut client = Side::new(&Profile::ALL);
+    let mut server = Side::new(&Profile::ALL);
+    for (own, other) in [(&mut client, &server.certificate)] {
+        let lower: Vec<Fingerprint> = other
+            .fingerprints()
+            .into_iter()
+            .map(|f| Fingerprint {
+                value: f.value.to_lowercase(),
+                ..f
+            })
+            .collect();
+        own.dtls.set_remote(now, DtlsRole::Server, &lower).unwrap();
+    }
+    let fingerprints = client.certificate.fingerprints();
+    server
+        .dtls
+        .set_remote(now, DtlsRole::Client, &fingerprints)
+        .unwrap();
+    connect(&mut client, &mut server);
+    assert_keys_mirror(&client, &server, Profile::ALL[0]);
+}
+
+#[test]
+fn parameters_after_the_handshake_complete_it() {
+    let now = Instant::now();
+    let (mut client, _) = pair(&Profile::ALL, &Profile::ALL);
+    let mut server = Side::new(&Profile::ALL);
+    client = Side {
+        dtls: Side::new(&Profile::ALL).dtls,
+        ..client
+    };
+    let certificate = client.certificate.clone();
+    client.dtls = Dtls::new(&DtlsContext::new(&certificate, &Profile::ALL).unwrap()).unwrap();
+    let fingerprints = server.certificate.fingerprints();
+    client
+        .dtls
+        .set_remote(now, DtlsRole::Server, &fingerprints)
+        .unwrap();
+    connect(&mut client, &mut server);
+    assert_eq!(server.dtls.local_role(), DtlsRole::Server);
+    assert!(server.keys.is_none() && client.keys.is_some());
+    let fingerprints = client.certificate.fingerprints();
+    server
+        .dtls
+        .set_remote(now, DtlsRole::Client, &fingerprints)
+        .unwrap();
+    server.collect();
+    assert_keys_mirror(&client, &server, Profile::ALL[0]);
+}
+
+#[test]
+fn parameters_that_reverse_the_role_start_the_handshake_again() {
+    let now = Instant::now();
+    let mut ours = Side::new(&Profile::ALL);
+    ours.dtls.handle_ice_connected(now);
+    assert_eq!(ours.dtls.local_role(), DtlsRole::Server);
+    let mut peer = Side::new(&Profile::ALL);
+    let fingerprints = peer.certificate.fingerprints();
+    let role = ours.dtls.set_remote(now, DtlsRole::Server, &fingerprints);
+    assert_eq!(role.unwrap(), DtlsRole::Client);
+    let fingerprints = ours.certificate.fingerprints();
+    peer.dtls
+        .set_remote(now, DtlsRole::Client, &fingerprints)
+        .unwrap();
+    peer.dtls.handle_ice_connected(now);
+    drive(&mut ours, &mut peer, |datagram| vec![datagram]);
+    assert_keys_mirror(&ours, &peer, Profile::ALL[0]);
+    let connecting = DtlsState::Connecting;
+    assert_eq!(ours.states, [connecting, connecting, DtlsState::Connected]);
+}
+
+#[test]
+fn bad_parameters_are_refused_and_can_be_corrected() {
+    let now = Instant::now();
+    let mut side = Side::new(&Profile::ALL);
+    let unknown = Fingerprint {
+        algorithm: "md5".into(),
+        value: "00".into(),
+    };
+    for fingerprints in [vec![], vec![unknown]] {
+        let error = side.dtls.set_remote(now, DtlsRole::Client, &fingerprints);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "unsupported remote fingerprint algorithm"
+        );
+    }
+    let good = side.certificate.fingerprints();
+    side.dtls.set_remote(now, DtlsRole::Client, &good).unwrap();
+    let error = side.dtls.set_remote(now, DtlsRole::Client, &good);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "Transport already has remote DTLS parameters"
+    );
+}
+
+#[test]
+fn duplicated_and_garbage_datagrams_do_no_harm() {
+    let (mut client, mut server) = pair(&Profile::ALL, &Profile::ALL);
+    let now = Instant::now();
+    server.dtls.handle_ice_connected(now);
+    client.dtls.handle_ice_connected(now);
+    drive(&mut client, &mut server, |datagram| {
+        vec![vec![22; 40], datagram.clone(), datagram]
+    });
+    assert_keys_mirror(&client, &server, Profile::ALL[0]);
+}
+
+#[test]
+fn a_goodbye_closes_the_other_side() {
+    let (mut client, mut server) = pair(&Profile::ALL, &Profile::ALL);
+    connect(&mut client, &mut server);
+    client.dtls.close();
+    drive(&mut client, &mut server, |datagram| vec![datagram]);
+    assert_eq!(server.states.last(), Some(&DtlsState::Closed));
+}
+
+#[test]
+fn a_lost_flight_is_sent_again() {
+    let (mut client, mut server) = pair(&Profile::ALL, &Profile::ALL);
+    server.dtls.handle_ice_connected(Instant::now());
+    client.dtls.handle_ice_connected(Instant::now());
+    while client.dtls.poll_transmit().is_some() {}
+    // OpenSSL's own timer runs on the real clock.
+    std::thread::sleep(RETRANSMIT_FIRST + Duration::from_millis(100));
+    client.dtls.handle_timeout(Instant::now());
+    drive(&mut client, &mut server, |datagram| vec![datagram]);
+    assert_keys_mirror(&client, &server, Profile::ALL[0]);
+}
+
+#[test]
+fn a_handshake_without_answer_fails_in_the_end() {
+    let (mut client, _) = pair(&Profile::ALL, &Profile::ALL);
+    let mut now = Instant::now();
+    client.dtls.handle_ice_connected(now);
+    let started = now;
+    while let Some(at) = client.dtls.poll_timeout() {
+        now = at;
+        client.dtls.handle_timeout(now);
+    }
+    client.collect();
+    assert_eq!(client.states, [DtlsState::Connecting, DtlsState::Failed]);
+    assert!(now.duration_since(started) >= HANDSHAKE_TIMEOUT);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_datagram_is_survived(datagrams in prop::collection::vec(
+        prop::collection::vec(any::<u8>(), 0..200), 0..8,
+    )) {
+        let (_, mut server) = pair(&Profile::ALL, &Profile::ALL);
+        server.dtls.handle_ice_connected(Instant::now());
+        for mut datagram in datagrams {
+            if let [first, ..] = datagram.as_mut_slice() {
+                *first = 20 + *first % 44;
+            }
+            server.dtls.handle_datagram(Instant::now(), &datagram);
+        }
+    }
+}
