@@ -1,1 +1,3 @@
-fn main() {}
+fn main() {
+    broth_worker::run_if_asked();
+}

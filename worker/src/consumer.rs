@@ -13,9 +13,7 @@ use crate::net::sockets::Path;
 use crate::parameters;
 use crate::producer::{Producer, UNMAPPED, extension_id};
 use crate::srtp::SealKey;
-use crate::stream::{
-    Numbering, PictureIds, SendStream, Sent, SentLog, StoredPacket, TsOffset,
-};
+use crate::stream::{Numbering, PictureIds, SendStream, Sent, SentLog, StoredPacket, TsOffset};
 use crate::wire::codec::Codec;
 use crate::wire::rtp::{RtpEmit, RtpHeader};
 use crate::wire::rtp_ext::{ExtensionUri, abs_send_time};
@@ -127,15 +125,13 @@ impl Consumer {
             .ssrc
             .ok_or_else(|| Rejection::invalid("missing rtpParameters.encodings[0].ssrc"))?;
         let rtx_ssrc = encoding.rtx.and_then(|rtx| rtx.ssrc);
-        let rtx = rtx_ssrc.zip(
-            parameters::rtx_of(&parameters, codec.payload_type).map(|rtx| rtx.payload_type),
-        );
+        let rtx = rtx_ssrc
+            .zip(parameters::rtx_of(&parameters, codec.payload_type).map(|rtx| rtx.payload_type));
         let bit = |id: u8| 1u128.checked_shl(u32::from(id)).unwrap_or(0);
         let [seq_a, seq_b, rtx_a, rtx_b, ts @ ..] = Io::random::<8>();
         self.sending = Some(Box::new(Sending {
             stream: SendStream::new(
                 ssrc,
-                rtx.map(|rtx| rtx.0),
                 codec.clock_rate,
                 u16::from_be_bytes([rtx_a, rtx_b]) >> 1,
             ),
@@ -217,9 +213,9 @@ impl Consumer {
                 .or(layers.first()),
         };
         self.target = wanted.map(|(_, index)| *index);
-        let is_lost = self.current.is_some_and(|current| {
-            !layers.iter().any(|(_, index)| *index == current)
-        });
+        let is_lost = self
+            .current
+            .is_some_and(|current| !layers.iter().any(|(_, index)| *index == current));
         if is_lost {
             self.current = None;
             self.is_sync_due = true;
@@ -409,7 +405,6 @@ impl Consumer {
             .chain([outbound])
             .collect()
     }
-
 }
 
 /// What [`Consumer::choose`] found.
@@ -461,7 +456,14 @@ impl Sending {
             }
             let data = source.get(usize::from(range.start)..usize::from(range.end))?;
             let is_send_time = id == self.abs_send_ext && data.len() == 3;
-            Some((id, if is_send_time { &rewrite.abs_send_time } else { data }))
+            Some((
+                id,
+                if is_send_time {
+                    &rewrite.abs_send_time
+                } else {
+                    data
+                },
+            ))
         });
         let emit = RtpEmit {
             marker: header.marker,

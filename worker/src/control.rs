@@ -50,8 +50,9 @@ impl Worker {
             )));
         }
         if let Some(identity) = hello.dtls {
-            let certificate = Certificate::from_pem(&identity.certificate, &identity.private_key)
-                .map_err(|error| Rejection::invalid(format!("DTLS certificate: {error}")))?;
+            let certificate =
+                Certificate::from_pem(&identity.certificate, &identity.private_key)
+                    .map_err(|error| Rejection::invalid(format!("DTLS certificate: {error}")))?;
             self.io
                 .set_certificate(certificate)
                 .map_err(|error| Rejection::invalid(format!("DTLS certificate: {error}")))?;

@@ -271,8 +271,7 @@ impl EventLoop {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         };
         loop {
-            let Some((Socket::Connection(connection), ..)) =
-                self.worker.io.sockets.get_mut(key)
+            let Some((Socket::Connection(connection), ..)) = self.worker.io.sockets.get_mut(key)
             else {
                 return;
             };

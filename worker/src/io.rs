@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use broth_ipc::{
-    ConsumerId, Event, Notification, RouterId, Scope, Target, TransportId,
-};
+use broth_ipc::{ConsumerId, Event, Notification, RouterId, Scope, Target, TransportId};
 
 use crate::drop_reason::{DropReason, Drops};
 use crate::dtls::{Certificate, DtlsContext};

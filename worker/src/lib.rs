@@ -3,8 +3,23 @@
 //! Sans-IO cores (`wire`, `ice`, `dtls`, `srtp`, `stream`) behind a thin shell
 //! (`net`, `event_loop`). See `ARCHITECTURE.md`.
 
+pub mod consumer;
+mod control;
+pub mod drop_reason;
 pub mod dtls;
+pub mod event_loop;
 pub mod ice;
+pub mod io;
+mod load;
 pub mod net;
+mod parameters;
+pub mod producer;
+pub mod router;
+mod run;
 pub mod srtp;
+pub mod stream;
+pub mod transport;
 pub mod wire;
+pub mod worker;
+
+pub use run::{RUN_WORKER_ENV, run, run_if_asked};

@@ -7,7 +7,7 @@ use broth_ipc::rtp::{Profile, RtpCodecParameters, RtpEncodingParameters, RtpPara
 const ENCODINGS_MAX: usize = 8;
 
 /// Refuses parameters that contradict themselves.
-pub fn check(parameters: &RtpParameters) -> Result<(), Rejection> {
+pub(crate) fn check(parameters: &RtpParameters) -> Result<(), Rejection> {
     let RtpParameters {
         codecs, encodings, ..
     } = parameters;
@@ -77,7 +77,7 @@ fn check_encodings(parameters: &RtpParameters) -> Result<(), Rejection> {
 }
 
 /// The media codec of an encoding: the one it names, else the first.
-pub fn codec_of<'p>(
+pub(crate) fn codec_of<'p>(
     parameters: &'p RtpParameters,
     encoding: &RtpEncodingParameters,
 ) -> Option<&'p RtpCodecParameters> {
@@ -93,7 +93,7 @@ pub fn codec_of<'p>(
 }
 
 /// The RTX codec that repairs `pt`.
-pub fn rtx_of(parameters: &RtpParameters, pt: u8) -> Option<&RtpCodecParameters> {
+pub(crate) fn rtx_of(parameters: &RtpParameters, pt: u8) -> Option<&RtpCodecParameters> {
     parameters
         .codecs
         .iter()
@@ -101,7 +101,11 @@ pub fn rtx_of(parameters: &RtpParameters, pt: u8) -> Option<&RtpCodecParameters>
 }
 
 /// Whether a codec has this feedback.
-pub fn has_feedback(codec: &RtpCodecParameters, kind: &str, parameter: Option<&str>) -> bool {
+pub(crate) fn has_feedback(
+    codec: &RtpCodecParameters,
+    kind: &str,
+    parameter: Option<&str>,
+) -> bool {
     codec
         .rtcp_feedback
         .iter()
@@ -126,16 +130,28 @@ mod tests {
         };
         let rows = [
             (json!([]), json!([{}]), Some("empty rtpParameters.codecs")),
-            (json!([vp8]), json!([]), Some("empty rtpParameters.encodings")),
+            (
+                json!([vp8]),
+                json!([]),
+                Some("empty rtpParameters.encodings"),
+            ),
             (json!([vp8]), json!([{"ssrc": 1}]), None),
             (json!([vp8, rtx(json!(96))]), json!([{"ssrc": 1}]), None),
-            (json!([vp8, vp8]), json!([{}]), Some("duplicated codec.payloadType")),
+            (
+                json!([vp8, vp8]),
+                json!([{}]),
+                Some("duplicated codec.payloadType"),
+            ),
             (
                 json!([vp8, rtx(json!("x"))]),
                 json!([{}]),
                 Some("missing apt parameter in RTX RtpCodecParameters"),
             ),
-            (json!([rtx(json!(96))]), json!([{}]), Some("no media codecs found")),
+            (
+                json!([rtx(json!(96))]),
+                json!([{}]),
+                Some("no media codecs found"),
+            ),
             (
                 json!([vp8]),
                 json!([{"codecPayloadType": 99}]),
@@ -156,7 +172,11 @@ mod tests {
                 json!([{"profile": "low"}, {"profile": "low"}]),
                 Some("duplicated encoding.profile"),
             ),
-            (json!([vp8]), json!([{"profile": "low"}, {"profile": "high"}]), None),
+            (
+                json!([vp8]),
+                json!([{"profile": "low"}, {"profile": "high"}]),
+                None,
+            ),
         ];
         for (codecs, encodings, expected) in rows {
             let result = check(&parameters(codecs.clone(), encodings.clone()));

@@ -12,9 +12,7 @@ use broth_ipc::{ProducerId, Rejection, TransportId};
 use crate::drop_reason::DropReason;
 use crate::io::Io;
 use crate::parameters;
-use crate::stream::{
-    KeyFrameLimiter, LevelMeter, RecvConfig, RecvStream, StoredPacket,
-};
+use crate::stream::{KeyFrameLimiter, LevelMeter, RecvConfig, RecvStream, StoredPacket};
 use crate::wire::codec::{Codec, inspect};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::rtp_ext::{ExtensionUri, audio_level};
@@ -240,9 +238,9 @@ impl Producer {
             .find(|encoding| encoding.ssrc == Some(header.ssrc));
         let by_rid = || {
             let rid = rid?;
-            encodings.iter().find(|encoding| {
-                encoding.encoding_id.as_ref().map(String::as_bytes) == Some(rid)
-            })
+            encodings
+                .iter()
+                .find(|encoding| encoding.encoding_id.as_ref().map(String::as_bytes) == Some(rid))
         };
         let by_mid = || match encodings.as_slice() {
             [only] if only.ssrc.is_none() && only.encoding_id.is_none() => Some(only),

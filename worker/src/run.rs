@@ -52,7 +52,9 @@ fn run_to_status() -> u8 {
     let channel = match fd.parse().ok().and_then(sys::adopt_stream) {
         Some(channel) => channel,
         None => {
-            complain(&format!("[id:{id}] {CHANNEL_FD_ENV}={fd} is no stream socket"));
+            complain(&format!(
+                "[id:{id}] {CHANNEL_FD_ENV}={fd} is no stream socket"
+            ));
             return EXIT_BAD_SETTINGS;
         }
     };
@@ -70,7 +72,9 @@ fn serve(id: String, channel: UnixStream) -> Result<(), Box<dyn std::error::Erro
     let io = Io::new(Sockets::new(epoll), Certificate::generate()?)?;
     let end = EventLoop::new(Worker::new(id.clone(), io), channel)?.run()?;
     if end == crate::event_loop::End::Orphaned {
-        complain(&format!("[id:{id}] Channel remotely closed, killing myself"));
+        complain(&format!(
+            "[id:{id}] Channel remotely closed, killing myself"
+        ));
     }
     Ok(())
 }

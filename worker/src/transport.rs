@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use broth_ipc::body::{
-    DtlsParameters, IceCandidate, IceParameters, IceState, Protocol, RouterSocket,
-    RtpListenerDump, SendBandwidth, TransportStats, TransportTuple, WebRtcTransportDump,
-    WebRtcTransportOptions,
+    DtlsParameters, IceCandidate, IceParameters, IceState, Protocol, RouterSocket, RtpListenerDump,
+    SendBandwidth, TransportStats, TransportTuple, WebRtcTransportDump, WebRtcTransportOptions,
 };
 use broth_ipc::rtp::RtpParameters;
 use broth_ipc::{ProducerId, Rejection, TransportId};

@@ -59,7 +59,11 @@ impl Router {
         let choice = consumer.choose(&self.producers[producer_key]);
         if choice.is_lost {
             let profile = Profile::None;
-            io.note_consumer(self.id, consumer.id, Event::EffectiveProfileChange { profile });
+            io.note_consumer(
+                self.id,
+                consumer.id,
+                Event::EffectiveProfileChange { profile },
+            );
         }
         if let Some(stream) = choice.keyframe_from {
             self.request_keyframe(io, producer_key, stream, false);

@@ -53,10 +53,7 @@ impl Router {
         path: Path,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
-        let key = *self
-            .by_path
-            .get(&path)
-            .ok_or(DropReason::UnknownAddress)?;
+        let key = *self.by_path.get(&path).ok_or(DropReason::UnknownAddress)?;
         self.transports[key].bytes_received += datagram.len() as u64;
         if rtp::is_rtcp(datagram) {
             return self.handle_srtcp(io, key, datagram);

@@ -64,7 +64,9 @@ impl Router {
         let key = self.transport_key(ids)?;
         let transport = &mut self.transports[key];
         self.by_ufrag.remove(&transport.ice.credentials().ufrag);
-        transport.ice.restart(Credentials::from_random(&Io::random()));
+        transport
+            .ice
+            .restart(Credentials::from_random(&Io::random()));
         let ufrag = transport.ice.credentials().ufrag.clone();
         self.by_ufrag.insert(ufrag, key);
         Ok(self.transports[key].ice_parameters())

@@ -84,8 +84,10 @@ impl Router {
             for index in 0..self.producers[producer_key].streams.len() {
                 let stream = &mut self.producers[producer_key].streams[index];
                 let transport = &mut self.transports[key];
-                let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= io.now);
-                if is_due(stream.keyframes.poll_timeout()) && stream.keyframes.handle_timeout(io.now)
+                let now = io.now;
+                let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+                if is_due(stream.keyframes.poll_timeout())
+                    && stream.keyframes.handle_timeout(io.now)
                 {
                     send_keyframe_request(io, stream, transport);
                 }

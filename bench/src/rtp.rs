@@ -1,0 +1,70 @@
+//! RTP parameters and packets for load and tests: VP8 with RTX, opus.
+
+use broth_ipc::rtp::{RtpMapping, RtpParameters};
+use broth_worker::wire::rtp::RtpEmit;
+use serde_json::json;
+
+/// VP8's payload type, on both sides.
+pub const VP8_PT: u8 = 101;
+/// Bytes of the VP8 descriptor and frame header written by [`vp8_packet`].
+const VP8_HEADER: usize = 14;
+
+/// What a VP8 sender with `ssrc`, and RTX on the next SSRC, sends.
+pub fn vp8_parameters(ssrc: u32) -> RtpParameters {
+    serde_json::from_value(json!({
+        "muxId": ssrc.to_string(),
+        "codecs": [
+            { "name": "VP8", "mimeType": "video/VP8", "clockRate": 90000, "payloadType": VP8_PT,
+              "rtcpFeedback": [{ "type": "nack" }, { "type": "nack", "parameter": "pli" }] },
+            { "name": "rtx", "mimeType": "video/rtx", "clockRate": 90000, "payloadType": 102,
+              "parameters": { "apt": VP8_PT } },
+        ],
+        "encodings": [{ "ssrc": ssrc, "rtx": { "ssrc": ssrc + 1 } }],
+        "rtcp": { "cname": "bench" },
+    }))
+    .expect("the literal above has the shape of RTP parameters")
+}
+
+/// The mapping that changes nothing.
+pub fn identity_mapping() -> RtpMapping {
+    RtpMapping {
+        codec_payload_types: vec![(VP8_PT, VP8_PT), (102, 102)],
+        header_extension_ids: Vec::new(),
+    }
+}
+
+/// One VP8 packet of `payload_len` payload bytes; returns its length.
+///
+/// # Panics
+/// `out` is shorter than the packet and a tag.
+pub fn vp8_packet(
+    out: &mut [u8],
+    ssrc: u32,
+    seq: u16,
+    ts: u32,
+    is_keyframe: bool,
+    is_start: bool,
+    payload_len: usize,
+) -> usize {
+    let emit = RtpEmit {
+        marker: false,
+        pt: VP8_PT,
+        seq,
+        ts,
+        ssrc,
+    };
+    let header_len = emit
+        .emit_header(std::iter::empty(), out)
+        .expect("the buffer holds a header");
+    let payload = &mut out[header_len..header_len + payload_len.max(VP8_HEADER)];
+    // X and S; I, L, T: a 15-bit picture id, TL0PICIDX, temporal layer 0.
+    let picture = ((ts / 3000) as u16) & 0x7FFF | 0x8000;
+    payload[0] = 0x80 | u8::from(is_start) << 4;
+    payload[1] = 0xE0;
+    payload[2..4].copy_from_slice(&picture.to_be_bytes());
+    payload[4] = (ts / 3000) as u8;
+    payload[5] = 0;
+    // The first bit of the frame header is 0 in a key frame.
+    payload[6] = u8::from(!is_keyframe);
+    header_len + payload.len()
+}

@@ -1,0 +1,217 @@
+//! A worker to drive: a thread of this process or a process of its own, and the blocking
+//! controller's end of its channel.
+
+use std::collections::VecDeque;
+use std::env;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use broth_ipc::body::{CreateRouter, Hello, Protocol, RouterSocket};
+use broth_ipc::{
+    CHANNEL_FD_ENV, Call, Fill, FromWorker, Ids, Inbox, Notification, Outbox, PAYLOAD_BYTES_MAX,
+    PROTOCOL, Request, Response, RouterId,
+};
+use broth_worker::RUN_WORKER_ENV;
+use broth_worker::dtls::Certificate;
+use broth_worker::event_loop::EventLoop;
+use broth_worker::io::Io;
+use broth_worker::net::sockets::Sockets;
+use broth_worker::worker::Worker;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What runs the worker.
+enum Runner {
+    Thread(Option<JoinHandle<()>>),
+    Process(Child),
+}
+
+/// A worker and the controller's end of its channel.
+pub struct DrivenWorker {
+    channel: UnixStream,
+    inbox: Inbox,
+    outbox: Outbox,
+    id_last: u32,
+    /// Notifications not looked at yet.
+    pub notes: VecDeque<Notification>,
+    runner: Runner,
+}
+
+impl DrivenWorker {
+    /// Runs a worker in a thread of this process.
+    ///
+    /// # Errors
+    /// No socket pair, or the worker refuses the hello.
+    pub fn in_thread() -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let thread = thread::spawn(move || {
+            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll");
+            let certificate = Certificate::generate().expect("certificate");
+            let io = Io::new(Sockets::new(epoll), certificate).expect("DTLS context");
+            let worker = Worker::new("thread".into(), io);
+            EventLoop::new(worker, theirs)
+                .and_then(EventLoop::run)
+                .expect("the test closes the channel in order");
+        });
+        Self::greet(ours, Runner::Thread(Some(thread)))
+    }
+
+    /// Runs a worker as a process pinned to `cpu`: this executable, whose `main` must begin
+    /// with [`broth_worker::run_if_asked`].
+    ///
+    /// # Errors
+    /// It cannot be started, or refuses the hello.
+    pub fn in_process(cpu: usize) -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        // `dup2` onto itself would keep close-on-exec; the pair never gets number 3 here,
+        // because the standard streams and `ours` come first.
+        fcntl(theirs.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+        use std::os::fd::AsRawFd;
+        let child = Command::new(env::current_exe()?)
+            .arg0("broth-worker")
+            .arg("bench#1")
+            .env_clear()
+            .env(CHANNEL_FD_ENV, theirs.as_raw_fd().to_string())
+            .env(RUN_WORKER_ENV, "1")
+            .stdin(Stdio::null())
+            .spawn()
+            .context("starting the worker")?;
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu)?;
+        sched_setaffinity(Pid::from_raw(child.id().cast_signed()), &cpus)?;
+        Self::greet(ours, Runner::Process(child))
+    }
+
+    fn greet(channel: UnixStream, runner: Runner) -> Result<Self> {
+        channel.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let mut worker = Self {
+            channel,
+            inbox: Inbox::new(PAYLOAD_BYTES_MAX),
+            outbox: Outbox::default(),
+            id_last: 0,
+            notes: VecDeque::new(),
+            runner,
+        };
+        let hello = Hello {
+            protocol: PROTOCOL,
+            dtls: None,
+        };
+        worker.call(Ids::NONE, Call::Hello(hello))?;
+        Ok(worker)
+    }
+
+    /// Process id of a worker in a process of its own.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.runner {
+            Runner::Thread(_) => None,
+            Runner::Process(child) => Some(child.id()),
+        }
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// The worker refused, is gone, or does not answer.
+    pub fn call(&mut self, ids: Ids, call: Call) -> Result<Value> {
+        self.call_with(ids, call, Vec::new())
+    }
+
+    /// As [`call`](Self::call), with descriptors.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call_with(&mut self, ids: Ids, call: Call, fds: Vec<OwnedFd>) -> Result<Value> {
+        self.id_last += 1;
+        let id = self.id_last;
+        let request = Request { id, ids, call };
+        self.outbox.push(&request.to_payload(fds.len())?, fds)?;
+        self.outbox.flush(self.channel.as_fd())?;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        while Instant::now() < deadline {
+            if let Some(Response { result, .. }) = self.read(Some(id))? {
+                return result
+                    .map_err(|rejection| anyhow!("{}: {rejection}", request.call.method()));
+            }
+        }
+        bail!("no answer to {}", request.call.method())
+    }
+
+    /// Collects what the worker has to tell, waiting a little.
+    ///
+    /// # Errors
+    /// The worker is gone.
+    pub fn listen(&mut self) -> Result<()> {
+        self.read(None).map(drop)
+    }
+
+    fn read(&mut self, id: Option<u32>) -> Result<Option<Response>> {
+        loop {
+            while let Some(frame) = self.inbox.next_frame()? {
+                match FromWorker::parse(&frame).map_err(|error| anyhow!(error))? {
+                    FromWorker::Notification(note) => self.notes.push_back(note),
+                    FromWorker::Response(response) if Some(response.id) == id => {
+                        return Ok(Some(response));
+                    }
+                    FromWorker::Response(_) | FromWorker::LogLine(..) => {}
+                }
+            }
+            match self.inbox.fill(self.channel.as_fd())? {
+                Fill::Bytes => {}
+                Fill::Blocked => return Ok(None),
+                Fill::Eof => bail!("the worker closed its channel"),
+            }
+        }
+    }
+
+    /// Creates a router with one UDP socket and one TCP listener on 127.0.0.1.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn create_router(&mut self, id: RouterId) -> Result<()> {
+        let udp = UdpSocket::bind("127.0.0.1:0")?;
+        let tcp = TcpListener::bind("127.0.0.1:0")?;
+        let socket = |protocol, port| RouterSocket {
+            protocol,
+            ip: [127, 0, 0, 1].into(),
+            port,
+            announced_ip: None,
+        };
+        let sockets = vec![
+            socket(Protocol::Udp, udp.local_addr()?.port()),
+            socket(Protocol::Tcp, tcp.local_addr()?.port()),
+        ];
+        nix::sys::socket::setsockopt(&udp, nix::sys::socket::sockopt::RcvBuf, &(4 << 20))?;
+        nix::sys::socket::setsockopt(&udp, nix::sys::socket::sockopt::SndBuf, &(4 << 20))?;
+        let call = Call::CreateRouter(CreateRouter { sockets });
+        self.call_with(Ids::router(id), call, vec![udp.into(), tcp.into()])?;
+        Ok(())
+    }
+}
+
+impl Drop for DrivenWorker {
+    fn drop(&mut self) {
+        let _ = self.channel.shutdown(std::net::Shutdown::Both);
+        match &mut self.runner {
+            Runner::Thread(thread) => {
+                if let Some(thread) = thread.take() {
+                    let _ = thread.join();
+                }
+            }
+            Runner::Process(child) => {
+                let _ = child.wait();
+            }
+        }
+    }
+}

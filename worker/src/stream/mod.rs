@@ -1,0 +1,31 @@
+//! State of one RTP stream each way: order, repair, renumbering, reports.
+//!
+//! One SSRC at a time, sans-IO: packets and `now` in, decisions out. What belongs together for
+//! a received stream is composed in [`RecvStream`], for a sent one in [`SendStream`].
+
+mod audio_level;
+mod keyframe;
+mod nack;
+mod numbering;
+mod pool;
+mod rate;
+mod recv;
+mod retransmit;
+mod send;
+mod sent_log;
+mod seq;
+
+pub use audio_level::LevelMeter;
+pub use keyframe::KeyFrameLimiter;
+pub use nack::{NackAction, NackGenerator, Seen};
+pub use numbering::{Numbering, PictureIds, TsOffset};
+pub use pool::{BUFFER_LEN, PacketId, PacketPool};
+pub use rate::RateMeter;
+pub use recv::{RecvConfig, RecvStream};
+pub use retransmit::{RetransmitRing, StoredPacket};
+pub use send::SendStream;
+pub use sent_log::{Sent, SentLog};
+pub use seq::Unwrapper;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! Renumbering towards one consumer: whatever source it is fed from, the receiver sees one
+//! continuous stream.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// Dropped packets remembered, to number late packets around them.
+const SKIPPED_MAX: usize = 256;
+
+/// Sequence numbers. Extended outputs begin below 2^16: their upper bits are the SRTP ROC.
+#[derive(Debug)]
+pub struct Numbering {
+    /// What is added to a source number; sources differ, so it may be negative.
+    offset: i64,
+    /// Source number of the sync point: what is older belongs to another source.
+    synced_at: u64,
+    highest_src: u64,
+    highest_out: Option<u64>,
+    start: u16,
+    /// Source numbers dropped since the sync point, ascending.
+    skipped: VecDeque<u64>,
+    /// Skips that were forgotten; packets older than the last of them have no number.
+    forgotten_until: u64,
+}
+
+impl Numbering {
+    /// Begins with the number `start`.
+    pub fn new(start: u16) -> Self {
+        Self {
+            offset: 0,
+            synced_at: 0,
+            highest_src: 0,
+            highest_out: None,
+            start,
+            skipped: VecDeque::new(),
+            forgotten_until: 0,
+        }
+    }
+
+    /// The source changes: `src_seq` follows directly on what was sent last.
+    pub fn sync(&mut self, src_seq: u64) {
+        let next = self
+            .highest_out
+            .map_or(u64::from(self.start), |out| out + 1);
+        self.offset = next.cast_signed() - src_seq.cast_signed();
+        self.synced_at = src_seq;
+        self.highest_src = src_seq;
+        self.skipped.clear();
+        self.forgotten_until = src_seq;
+    }
+
+    /// The number a packet leaves under; `None` if it is older than the sync point or was
+    /// dropped.
+    pub fn forward(&mut self, src_seq: u64) -> Option<u64> {
+        if src_seq < self.synced_at.max(self.forgotten_until) {
+            return None;
+        }
+        let skipped_before = match self.skipped.binary_search(&src_seq) {
+            Ok(_) => return None,
+            Err(at) => at,
+        };
+        let out = src_seq.checked_add_signed(self.offset)? - skipped_before as u64;
+        self.highest_src = self.highest_src.max(src_seq);
+        self.highest_out = Some(self.highest_out.map_or(out, |highest| highest.max(out)));
+        Some(out)
+    }
+
+    /// Drops a packet without leaving a gap. One that is not ahead of all others leaves its gap:
+    /// the numbers around it may be out already.
+    pub fn skip(&mut self, src_seq: u64) {
+        if src_seq <= self.highest_src {
+            return;
+        }
+        self.highest_src = src_seq;
+        self.skipped.push_back(src_seq);
+        if self.skipped.len() > SKIPPED_MAX
+            && let Some(oldest) = self.skipped.pop_front()
+        {
+            self.offset -= 1;
+            self.forgotten_until = oldest + 1;
+        }
+    }
+
+    /// The highest number so far.
+    pub fn highest(&self) -> Option<u64> {
+        self.highest_out
+    }
+}
+
+/// Timestamps.
+#[derive(Debug)]
+pub struct TsOffset {
+    offset: u32,
+    /// The newest timestamp sent, and when.
+    newest: Option<(u32, Instant)>,
+    start: u32,
+}
+
+impl TsOffset {
+    /// Begins with the timestamp `start`.
+    pub fn new(start: u32) -> Self {
+        Self {
+            offset: 0,
+            newest: None,
+            start,
+        }
+    }
+
+    /// The source changes: `src_ts` continues what was sent last, ahead by the time that has
+    /// passed since.
+    pub fn sync(&mut self, now: Instant, src_ts: u32, clock_rate: u32) {
+        let next = match self.newest {
+            None => self.start,
+            Some((ts, at)) => {
+                let elapsed_us = now.duration_since(at).as_micros();
+                let ticks = elapsed_us * u128::from(clock_rate) / 1_000_000;
+                ts.wrapping_add((ticks as u32).max(1))
+            }
+        };
+        self.offset = next.wrapping_sub(src_ts);
+    }
+
+    /// The timestamp a packet leaves with.
+    pub fn forward(&mut self, now: Instant, src_ts: u32) -> u32 {
+        let ts = src_ts.wrapping_add(self.offset);
+        let is_newer = |newest: u32| ts.wrapping_sub(newest).cast_signed() > 0;
+        if self.newest.is_none_or(|(newest, _)| is_newer(newest)) {
+            self.newest = Some((ts, now));
+        }
+        ts
+    }
+}
+
+/// VP8 picture ids (15 bits) and TL0PICIDX (8 bits).
+#[derive(Debug, Default)]
+pub struct PictureIds {
+    picture_offset: u16,
+    tl0_offset: u8,
+    newest: Option<(u16, u8)>,
+}
+
+const PICTURE_MASK: u16 = 0x7FFF;
+
+impl PictureIds {
+    /// The source changes: this picture follows directly on the newest one sent.
+    pub fn sync(&mut self, picture_id: u16, tl0picidx: u8) {
+        if let Some((picture, tl0)) = self.newest {
+            self.picture_offset = picture.wrapping_add(1).wrapping_sub(picture_id);
+            self.tl0_offset = tl0.wrapping_add(1).wrapping_sub(tl0picidx);
+        }
+    }
+
+    /// What a picture leaves with.
+    pub fn forward(&mut self, picture_id: u16, tl0picidx: u8) -> (u16, u8) {
+        let picture = picture_id.wrapping_add(self.picture_offset) & PICTURE_MASK;
+        let tl0 = tl0picidx.wrapping_add(self.tl0_offset);
+        let ahead = |newest: u16| picture.wrapping_sub(newest) & PICTURE_MASK;
+        if self
+            .newest
+            .is_none_or(|(newest, _)| ahead(newest) < PICTURE_MASK / 2)
+        {
+            self.newest = Some((picture, tl0));
+        }
+        (picture, tl0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[test]
+    fn sequence_numbers_are_continuous_across_sources_and_drops() {
+        let mut numbering = Numbering::new(65_530);
+        numbering.sync(100_000);
+        let out: Vec<_> = [100_000, 100_001, 100_003, 100_002]
+            .into_iter()
+            .map(|seq| numbering.forward(seq))
+            .collect();
+        let first = 65_530;
+        let expected = [first, first + 1, first + 3, first + 2].map(Some);
+        assert_eq!(out, expected);
+        assert_eq!(numbering.forward(99_999), None);
+        numbering.skip(100_004);
+        numbering.skip(100_005);
+        assert_eq!(numbering.forward(100_004), None);
+        assert_eq!(numbering.forward(100_006), Some(first + 4));
+        numbering.sync(70_000);
+        assert_eq!(numbering.forward(70_000), Some(first + 5));
+        assert_eq!(numbering.forward(69_999), None);
+        assert_eq!(numbering.forward(70_001), Some(65_536));
+    }
+
+    proptest! {
+        /// In order, whatever is dropped: outputs are consecutive.
+        #[test]
+        fn drops_never_leave_gaps(drops in prop::collection::vec(any::<bool>(), 1..2000)) {
+            let mut numbering = Numbering::new(7);
+            numbering.sync(1 << 16);
+            let mut expected = 7;
+            for (n, is_dropped) in drops.into_iter().enumerate() {
+                let seq = (1 << 16) + n as u64;
+                if is_dropped && n > 0 {
+                    numbering.skip(seq);
+                } else {
+                    prop_assert_eq!(numbering.forward(seq), Some(expected));
+                    expected += 1;
+                }
+            }
+        }
+
+        /// In any order: no number is given to two packets.
+        #[test]
+        fn no_number_is_used_twice(
+            steps in prop::collection::vec((0u64..600, any::<bool>()), 1..400),
+        ) {
+            let mut numbering = Numbering::new(0);
+            numbering.sync(1 << 16);
+            let mut given = std::collections::HashMap::new();
+            for (n, is_dropped) in steps {
+                let seq = (1 << 16) + n;
+                if is_dropped {
+                    numbering.skip(seq);
+                } else if let Some(out) = numbering.forward(seq) {
+                    prop_assert_eq!(*given.entry(out).or_insert(seq), seq);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn timestamps_advance_by_the_time_that_passed() {
+        let now = Instant::now();
+        let later = now + Duration::from_millis(500);
+        let mut ts = TsOffset::new(u32::MAX - 10);
+        ts.sync(now, 5000, 90_000);
+        assert_eq!(ts.forward(now, 5000), u32::MAX - 10);
+        assert_eq!(ts.forward(now, 8000), 2989);
+        assert_eq!(ts.forward(now, 5000), u32::MAX - 10);
+        ts.sync(later, 77, 90_000);
+        assert_eq!(ts.forward(later, 77), 2989 + 45_000);
+        ts.sync(later, 9, 90_000);
+        assert_eq!(ts.forward(later, 9), 2989 + 45_001);
+    }
+
+    #[test]
+    fn pictures_are_continuous_and_wrap() {
+        let mut pictures = PictureIds::default();
+        pictures.sync(0x7FFE, 254);
+        assert_eq!(pictures.forward(0x7FFE, 254), (0x7FFE, 254));
+        assert_eq!(pictures.forward(0x7FFF, 255), (0x7FFF, 255));
+        assert_eq!(pictures.forward(0, 0), (0, 0));
+        assert_eq!(pictures.forward(0x7FFF, 255), (0x7FFF, 255));
+        pictures.sync(0x1234, 9);
+        assert_eq!(pictures.forward(0x1234, 9), (1, 1));
+        assert_eq!(pictures.forward(0x1235, 10), (2, 2));
+    }
+}
