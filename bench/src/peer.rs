@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use broth_ipc::body::{DtlsParameters, DtlsRole, WebRtcTransportDump, WebRtcTransportOptions};
 use broth_ipc::{Call, Ids, RouterId, TransportId};
-use broth_worker::dtls::{Certificate, Dtls, DtlsContext, DtlsEvent};
-use broth_worker::srtp::Profile;
+use broth_worker::dtls::{Certificate, Dtls, DtlsContext, DtlsEvent, SrtpKeys};
+use broth_worker::srtp::{OpenKey, Profile};
 use broth_worker::transport::Srtp;
 use broth_worker::wire::stun::{is_stun, write_binding_request};
 
@@ -24,6 +24,8 @@ pub struct Peer {
     pub socket: UdpSocket,
     /// Keys of both directions.
     pub srtp: Srtp,
+    /// Opens what arrives, whatever its order: for looking at single packets.
+    pub open: OpenKey,
     /// Its transport in the worker.
     pub transport: TransportId,
 }
@@ -54,10 +56,11 @@ impl Peer {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(SocketAddr::new(candidate.ip.parse()?, candidate.port))?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let srtp = handshake(&socket, &dump, &certificate, profile)?;
+        let keys = handshake(&socket, &dump, &certificate, profile)?;
         Ok(Self {
             socket,
-            srtp,
+            srtp: Srtp::new(&keys)?,
+            open: OpenKey::new(keys.profile, &keys.remote_key, &keys.remote_salt)?,
             transport,
         })
     }
@@ -79,7 +82,7 @@ fn handshake(
     dump: &WebRtcTransportDump,
     certificate: &Certificate,
     profile: Profile,
-) -> Result<Srtp> {
+) -> Result<Box<SrtpKeys>> {
     let ice = &dump.ice_local_parameters;
     let mut check = Vec::new();
     write_binding_request(
@@ -118,7 +121,7 @@ fn handshake(
         }
         while let Some(event) = dtls.poll_event() {
             if let DtlsEvent::Connected { keys, .. } = event {
-                return Ok(Srtp::new(&keys)?);
+                return Ok(keys);
             }
         }
     }

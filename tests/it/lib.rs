@@ -1,1 +1,1 @@
-//! Support shared by the whole-system tests.
+//! Nothing of its own: the scenarios are in the test binary.

@@ -1,1 +1,10 @@
-//! Whole-system scenarios.
+//! Whole-system scenarios: a worker as it runs in production, real sockets, real peers.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a scenario that cannot go on has failed"
+)]
+
+mod bad_input;
+mod forwarding;
+mod support;

@@ -210,7 +210,7 @@ impl Consumer {
                 .iter()
                 .rev()
                 .find(|(profile, _)| *profile <= wish)
-                .or(layers.first()),
+                .or_else(|| layers.first()),
         };
         self.target = wanted.map(|(_, index)| *index);
         let is_lost = self

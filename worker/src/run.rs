@@ -29,7 +29,6 @@ const EXIT_BAD_SETTINGS: u8 = 2;
 /// To be called first thing in `main` of a program that is controller and worker in one.
 pub fn run_if_asked() {
     if env::var_os(RUN_WORKER_ENV).is_some() {
-        // `ExitCode` has no accessor, hence the detour over its parts.
         std::process::exit(i32::from(run_to_status()));
     }
 }
@@ -49,14 +48,11 @@ fn run_to_status() -> u8 {
         complain(&format!("[id:{id}] configuration error: {reason}"));
         return EXIT_BAD_SETTINGS;
     }
-    let channel = match fd.parse().ok().and_then(sys::adopt_stream) {
-        Some(channel) => channel,
-        None => {
-            complain(&format!(
-                "[id:{id}] {CHANNEL_FD_ENV}={fd} is no stream socket"
-            ));
-            return EXIT_BAD_SETTINGS;
-        }
+    let Some(channel) = fd.parse().ok().and_then(sys::adopt_stream) else {
+        complain(&format!(
+            "[id:{id}] {CHANNEL_FD_ENV}={fd} is no stream socket"
+        ));
+        return EXIT_BAD_SETTINGS;
     };
     match serve(id.clone(), channel) {
         Ok(()) => 0,

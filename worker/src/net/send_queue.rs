@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn packets_group_by_destination_and_equal_length() {
-        let rows: &[(&[(usize, u16)], &[usize])] = &[
+        type Row<'a> = (&'a [(usize, u16)], &'a [usize]);
+        let rows: &[Row<'_>] = &[
             (&[(100, 1)], &[1]),
             (&[(100, 1), (100, 1), (100, 1)], &[3]),
             (&[(100, 1), (100, 2), (100, 1)], &[2, 1]),

@@ -41,7 +41,7 @@ impl Numbering {
     pub fn sync(&mut self, src_seq: u64) {
         let next = self
             .highest_out
-            .map_or(u64::from(self.start), |out| out + 1);
+            .map_or_else(|| u64::from(self.start), |out| out + 1);
         self.offset = next.cast_signed() - src_seq.cast_signed();
         self.synced_at = src_seq;
         self.highest_src = src_seq;
@@ -55,9 +55,8 @@ impl Numbering {
         if src_seq < self.synced_at.max(self.forgotten_until) {
             return None;
         }
-        let skipped_before = match self.skipped.binary_search(&src_seq) {
-            Ok(_) => return None,
-            Err(at) => at,
+        let Err(skipped_before) = self.skipped.binary_search(&src_seq) else {
+            return None;
         };
         let out = src_seq.checked_add_signed(self.offset)? - skipped_before as u64;
         self.highest_src = self.highest_src.max(src_seq);

@@ -1,0 +1,128 @@
+//! A room of one sender and one receiver on a worker.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use broth_bench::peer::Peer;
+use broth_bench::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_bench::worker::DrivenWorker;
+use broth_ipc::body::{CreateConsumer, CreateProducer, EnableConsumer};
+use broth_ipc::rtp::MediaKind;
+use broth_ipc::{Call, ConsumerId, Ids, ProducerId, RouterId, TransportId};
+use broth_worker::srtp::Profile;
+use broth_worker::wire::rtp::{RtpHeader, is_rtcp, is_rtp};
+
+pub(crate) const ROUTER: RouterId = RouterId(1);
+pub(crate) const PRODUCER: ProducerId = ProducerId(10);
+pub(crate) const CONSUMER: ConsumerId = ConsumerId(20);
+/// SSRC the sender uses; its RTX has the next one.
+pub(crate) const SEND_SSRC: u32 = 1000;
+/// SSRC the receiver gets; its RTX has the next one.
+pub(crate) const RECV_SSRC: u32 = 2000;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A sender and a receiver.
+pub(crate) struct Room {
+    pub(crate) worker: DrivenWorker,
+    pub(crate) sender: Peer,
+    pub(crate) receiver: Peer,
+}
+
+impl Room {
+    /// Connects both; the consumer is enabled.
+    pub(crate) fn new(profile: Profile) -> Self {
+        let mut worker = DrivenWorker::in_thread().unwrap();
+        worker.create_router(ROUTER).unwrap();
+        let sender = Peer::connect(&mut worker, ROUTER, TransportId(1), profile).unwrap();
+        let receiver = Peer::connect(&mut worker, ROUTER, TransportId(2), profile).unwrap();
+        let mut room = Self {
+            worker,
+            sender,
+            receiver,
+        };
+        room.create_producer(PRODUCER, SEND_SSRC).unwrap();
+        let ids = Ids::router(ROUTER).producer(PRODUCER).consumer(CONSUMER);
+        let kind = MediaKind::Video;
+        room.worker
+            .call(ids, Call::CreateConsumer(CreateConsumer { kind }))
+            .unwrap();
+        let enable = EnableConsumer {
+            rtp_parameters: vp8_parameters(RECV_SSRC),
+        };
+        let ids = ids.transport(TransportId(2));
+        room.worker.call(ids, Call::EnableConsumer(enable)).unwrap();
+        room
+    }
+
+    pub(crate) fn create_producer(&mut self, id: ProducerId, ssrc: u32) -> anyhow::Result<()> {
+        let request = CreateProducer {
+            kind: MediaKind::Video,
+            rtp_parameters: vp8_parameters(ssrc),
+            rtp_mapping: identity_mapping(),
+            paused: false,
+        };
+        let ids = Ids::router(ROUTER).transport(TransportId(1)).producer(id);
+        self.worker.call(ids, Call::CreateProducer(request))?;
+        Ok(())
+    }
+
+    /// Sends one VP8 packet.
+    pub(crate) fn send(&mut self, seq: u16, is_keyframe: bool) {
+        let mut buffer = [0; 1500];
+        let ts = u32::from(seq) * 3000;
+        let len = vp8_packet(&mut buffer, SEND_SSRC, seq, ts, is_keyframe, true, 200);
+        self.sender.send_rtp(0, &mut buffer, len).unwrap();
+    }
+}
+
+/// What a peer received.
+#[derive(Debug)]
+pub(crate) enum Packet {
+    Rtp(RtpHeader, Vec<u8>),
+    Rtcp(Vec<u8>),
+}
+
+/// Waits for a packet that `wanted` takes, and returns what it makes of it.
+pub(crate) fn receive<T>(
+    peer: &mut Peer,
+    mut wanted: impl FnMut(Packet) -> Option<T>,
+) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut buffer = [0; 2048];
+    while Instant::now() < deadline {
+        let len = match peer.socket.recv(&mut buffer) {
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => panic!("{error}"),
+        };
+        let datagram = &mut buffer[..len];
+        let packet = if is_rtcp(datagram) {
+            let len = peer.srtp.inbound.unprotect_rtcp(datagram).unwrap();
+            Packet::Rtcp(datagram[..len].to_vec())
+        } else if is_rtp(datagram) {
+            let header_len = broth_worker::wire::rtp::header_len(datagram).unwrap();
+            let len = peer
+                .srtp
+                .inbound
+                .unprotect_rtp(datagram, header_len)
+                .unwrap();
+            let header = RtpHeader::parse(&datagram[..len]).unwrap();
+            Packet::Rtp(header, datagram[..len].to_vec())
+        } else {
+            continue;
+        };
+        if let Some(found) = wanted(packet) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// Waits for the next RTP packet.
+pub(crate) fn receive_rtp(peer: &mut Peer) -> Option<(RtpHeader, Vec<u8>)> {
+    receive(peer, |packet| match packet {
+        Packet::Rtp(header, bytes) => Some((header, bytes)),
+        Packet::Rtcp(_) => None,
+    })
+}
