@@ -20,8 +20,9 @@ use broth_ipc::body::{
 };
 use broth_ipc::rtp::MediaKind;
 use broth_ipc::{Call, ConsumerId, Ids, ProducerId, RouterId, TransportId};
-use broth_worker::net::sys::{RECV_BATCH, RecvBatch};
+use broth_worker::net::sys::{Message, RecvBatch, send};
 use broth_worker::srtp::Profile;
+use broth_worker::wire::rtp::FIXED_HEADER_LEN;
 use clap::{Parser, ValueEnum};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -34,7 +35,7 @@ const ROUTER: RouterId = RouterId(1);
 const PRODUCER: ProducerId = ProducerId(1);
 const SEND_SSRC: u32 = 10;
 /// Where the send time lies in the payload: behind the VP8 descriptor.
-const STAMP_AT: usize = 12 + 8;
+const STAMP_AT: usize = FIXED_HEADER_LEN + 8;
 /// Datagrams of one calibration.
 const CALIBRATION: u32 = 100_000;
 
@@ -188,30 +189,41 @@ impl Source<'_> {
         Ok(bursts * u64::from(args.burst))
     }
 
-    /// The packets of one frame; the first frame, and one in a hundred, is a key frame.
+    /// The packets of one frame, handed to the kernel at once; the first frame, and one in a
+    /// hundred, is a key frame.
     fn send_burst(&mut self, args: &Args) -> Result<()> {
         let frame = self.seq / u64::from(args.burst);
+        let seal = &self.peer.srtp.seal;
+        let mut arena = Vec::new();
+        let mut slices = Vec::new();
         for n in 0..args.burst {
-            let mut buffer = [0; 2048];
+            let mut packet = [0; 2048];
             let ts = (frame * 3000) as u32;
             let is_start = n == 0;
             let is_keyframe = is_start && frame.is_multiple_of(100);
-            let payload_len = args.size - 12;
             let len = vp8_packet(
-                &mut buffer,
+                &mut packet,
                 SEND_SSRC,
                 self.seq as u16,
                 ts,
                 is_keyframe,
                 is_start,
-                payload_len,
+                args.size - FIXED_HEADER_LEN,
             );
             let stamp = self.clock.elapsed().as_micros() as u32;
-            buffer[STAMP_AT..STAMP_AT + 4].copy_from_slice(&stamp.to_be_bytes());
-            self.peer
-                .send_rtp((self.seq >> 16) as u32, &mut buffer, len)?;
+            packet[STAMP_AT..STAMP_AT + 4].copy_from_slice(&stamp.to_be_bytes());
+            let roc = (self.seq >> 16) as u32;
+            let len = seal.protect_rtp(roc, &mut packet, FIXED_HEADER_LEN, len)?;
+            slices.push((arena.len() as u32, len as u32));
+            arena.extend_from_slice(&packet[..len]);
             self.seq += 1;
         }
+        let message = Message {
+            remote: self.peer.socket.peer_addr()?,
+            slices: slices.len(),
+            segment_len: slices[0].1 as u16,
+        };
+        send(self.peer.socket.as_fd(), &arena, &slices, &[message])?;
         Ok(())
     }
 }
@@ -242,7 +254,6 @@ fn receive(
             let Ok(count) = batch.recv(viewer.socket.as_fd()) else {
                 continue;
             };
-            debug_assert!(count <= RECV_BATCH);
             let now_us = clock.elapsed().as_micros() as u32;
             for index in 0..count {
                 let Some((datagram, _)) = batch.datagram(index) else {
@@ -264,7 +275,7 @@ fn receive(
 /// Opens a packet and reads how long it was on its way.
 fn open_stamp(viewer: &Peer, datagram: &mut [u8], now_us: u32) -> Option<u32> {
     let header_len = broth_worker::wire::rtp::header_len(datagram).ok()?;
-    let stamp_at = header_len + STAMP_AT - 12;
+    let stamp_at = header_len + STAMP_AT - FIXED_HEADER_LEN;
     // A fresh index guesses the first rollover counter: windows are shorter than a rollover.
     let mut index = broth_worker::srtp::RecvIndex::new();
     viewer
