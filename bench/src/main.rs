@@ -256,16 +256,15 @@ fn receive(
             };
             let now_us = clock.elapsed().as_micros() as u32;
             for index in 0..count {
-                let Some((datagram, _)) = batch.datagram(index) else {
-                    continue;
-                };
-                if !broth_worker::wire::rtp::is_rtp(datagram) {
-                    continue;
-                }
-                let total = received.fetch_add(1, Ordering::Relaxed);
-                if is_counting.load(Ordering::Relaxed) && total.is_multiple_of(100) {
-                    latencies_us.extend(open_stamp(viewer, datagram, now_us));
-                }
+                batch.datagrams(index, |datagram, _| {
+                    if !broth_worker::wire::rtp::is_rtp(datagram) {
+                        return;
+                    }
+                    let total = received.fetch_add(1, Ordering::Relaxed);
+                    if is_counting.load(Ordering::Relaxed) && total.is_multiple_of(100) {
+                        latencies_us.extend(open_stamp(viewer, datagram, now_us));
+                    }
+                });
             }
         }
     }

@@ -21,7 +21,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::net::sockets::{Path, Socket};
-use crate::net::sys::RecvBatch;
+use crate::net::sys::{RECV_BATCH, RecvBatch};
 use crate::worker::Worker;
 
 /// Epoll token of the channel.
@@ -236,19 +236,19 @@ impl EventLoop {
             let Ok(count) = self.batch.recv(socket.as_fd()) else {
                 return;
             };
-            self.worker.io.received += count as u64;
+            let Worker { routers, io, .. } = &mut self.worker;
+            let router = &mut routers[router];
             for index in 0..count {
-                let Some((datagram, remote)) = self.batch.datagram(index) else {
-                    continue;
-                };
-                let path = Path {
-                    socket: key,
-                    remote,
-                };
-                let router = &mut self.worker.routers[router];
-                router.handle_datagram(&mut self.worker.io, path, datagram);
+                self.batch.datagrams(index, |datagram, remote| {
+                    io.received += 1;
+                    let path = Path {
+                        socket: key,
+                        remote,
+                    };
+                    router.handle_datagram(io, path, datagram);
+                });
             }
-            if count < crate::net::sys::RECV_BATCH {
+            if count < RECV_BATCH {
                 return;
             }
         }

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use broth_ipc::body::Protocol;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::UdpGroSegment;
 use slab::Slab;
 
 use super::send_queue::SendQueue;
@@ -88,6 +90,8 @@ impl Sockets {
             Protocol::Udp => {
                 let socket = UdpSocket::from(fd);
                 socket.set_nonblocking(true)?;
+                // Only saves work; an old kernel delivers datagrams one by one.
+                let _ = setsockopt(&socket, UdpGroSegment, &true);
                 let local = socket.local_addr()?;
                 (Socket::Udp(socket), local)
             }

@@ -20,10 +20,11 @@ use nix::libc;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::SockType;
 
-/// Datagrams received per call.
-pub const RECV_BATCH: usize = 64;
-/// Room for one received datagram; a longer one is cut and then refused by its parser.
-pub const RECV_BYTES: usize = 2048;
+/// Messages received per call; each is a datagram, or several of equal length that the kernel
+/// coalesced (`UDP_GRO`).
+pub const RECV_BATCH: usize = 32;
+/// Room for one received message: the most the kernel coalesces.
+const RECV_BYTES: usize = 65_536;
 /// Messages sent per call.
 pub const SEND_BATCH: usize = 64;
 /// Slices sent per call.
@@ -31,14 +32,17 @@ pub const SLICES_MAX: usize = 1024;
 /// Segments one GSO message may have (`UDP_MAX_SEGMENTS` of older kernels).
 pub const SEGMENTS_MAX: usize = 64;
 
-/// Control data for one `u16`: the segment size.
+/// Control data for one `u16` or `i32`: the segment size.
 const CONTROL_BYTES: usize = 24;
+
+type Control = [u64; CONTROL_BYTES / 8];
 
 /// Buffers for a batch of received datagrams.
 pub struct RecvBatch {
     buffers: Box<[u8]>,
     names: Box<[libc::sockaddr_storage]>,
-    lens: [usize; RECV_BATCH],
+    /// Length of each message, and of each datagram in it.
+    lens: [(usize, usize); RECV_BATCH],
 }
 
 impl Default for RecvBatch {
@@ -48,13 +52,13 @@ impl Default for RecvBatch {
         Self {
             buffers: vec![0; RECV_BATCH * RECV_BYTES].into(),
             names: vec![name; RECV_BATCH].into(),
-            lens: [0; RECV_BATCH],
+            lens: [(0, 0); RECV_BATCH],
         }
     }
 }
 
 impl RecvBatch {
-    /// Receives what is there, at most [`RECV_BATCH`] datagrams, without blocking.
+    /// Receives what is there, at most [`RECV_BATCH`] messages, without blocking.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there, or the socket's error.
@@ -63,18 +67,21 @@ impl RecvBatch {
         let mut headers: [libc::mmsghdr; RECV_BATCH] = unsafe { mem::zeroed() };
         // SAFETY: as above.
         let mut iovecs: [libc::iovec; RECV_BATCH] = unsafe { mem::zeroed() };
+        let mut controls: [Control; RECV_BATCH] = Default::default();
         let parts = self.buffers.chunks_exact_mut(RECV_BYTES);
-        let slots = headers.iter_mut().zip(&mut iovecs).zip(parts);
-        for (((header, iovec), buffer), name) in slots.zip(&mut self.names) {
+        let slots = headers.iter_mut().zip(&mut iovecs).zip(&mut controls);
+        for ((((header, iovec), control), buffer), name) in slots.zip(parts).zip(&mut self.names) {
             iovec.iov_base = buffer.as_mut_ptr().cast();
             iovec.iov_len = buffer.len();
             header.msg_hdr.msg_iov = iovec;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_name = ptr::from_mut(name).cast();
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = CONTROL_BYTES;
         }
-        // SAFETY: every header points at an iovec, a name and a buffer that live until the end
-        // of this function and are not aliased while the kernel writes.
+        // SAFETY: every header points at an iovec, a name, a control block and a buffer that
+        // live until the end of this function and are not aliased while the kernel writes.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -85,18 +92,40 @@ impl RecvBatch {
             )
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        for (len, header) in self.lens.iter_mut().zip(&headers[..count]) {
-            *len = header.msg_len as usize;
+        for (lens, header) in self.lens.iter_mut().zip(&headers[..count]) {
+            let len = header.msg_len as usize;
+            *lens = (len, segment_len(&header.msg_hdr).unwrap_or(len));
         }
         Ok(count)
     }
 
-    /// A received datagram and who sent it; `None` for an address family that is not IP.
-    pub fn datagram(&mut self, index: usize) -> Option<(&mut [u8], SocketAddr)> {
-        let remote = from_sockaddr(&self.names[index])?;
+    /// Hands over every datagram of a received message and who sent it. Messages of an address
+    /// family that is not IP have none.
+    pub fn datagrams(&mut self, index: usize, mut take: impl FnMut(&mut [u8], SocketAddr)) {
+        let Some(remote) = from_sockaddr(&self.names[index]) else {
+            return;
+        };
+        let (len, segment_len) = self.lens[index];
         let start = index * RECV_BYTES;
-        Some((&mut self.buffers[start..start + self.lens[index]], remote))
+        let message = &mut self.buffers[start..start + len];
+        for datagram in message.chunks_mut(segment_len.max(1)) {
+            take(datagram, remote);
+        }
     }
+}
+
+/// The length of the datagrams in a coalesced message.
+fn segment_len(header: &libc::msghdr) -> Option<usize> {
+    // SAFETY: the kernel filled `msg_control` and set `msg_controllen` to what it used; the
+    // macros stay within it.
+    let len: i32 = unsafe {
+        let cmsg = libc::CMSG_FIRSTHDR(header).as_ref()?;
+        if cmsg.cmsg_level != libc::SOL_UDP || cmsg.cmsg_type != libc::UDP_GRO {
+            return None;
+        }
+        ptr::read_unaligned(libc::CMSG_DATA(cmsg).cast())
+    };
+    usize::try_from(len).ok().filter(|&len| len > 0)
 }
 
 /// Takes over an inherited stream socket; `None` if the descriptor is not one.
@@ -137,7 +166,7 @@ pub fn send(
     let mut names: [libc::sockaddr_storage; SEND_BATCH] = unsafe { mem::zeroed() };
     // SAFETY: as above.
     let mut iovecs: [libc::iovec; SLICES_MAX] = unsafe { mem::zeroed() };
-    let mut controls = [[0u64; CONTROL_BYTES / 8]; SEND_BATCH];
+    let mut controls: [Control; SEND_BATCH] = [[0; CONTROL_BYTES / 8]; SEND_BATCH];
 
     for (iovec, &(start, len)) in iovecs.iter_mut().zip(slices) {
         let bytes = &arena[start as usize..(start + len) as usize];
@@ -235,14 +264,17 @@ fn from_sockaddr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::setsockopt;
+    use nix::sys::socket::sockopt::UdpGroSegment;
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
 
     #[test]
     fn a_segmented_message_arrives_as_its_slices() {
-        for ip in ["127.0.0.1", "::1"] {
+        for (ip, is_coalescing) in [("127.0.0.1", false), ("127.0.0.1", true), ("::1", true)] {
             let a = UdpSocket::bind((ip, 0)).unwrap();
             let b = UdpSocket::bind((ip, 0)).unwrap();
+            setsockopt(&b, UdpGroSegment, &is_coalescing).unwrap();
             let remote = b.local_addr().unwrap();
             let arena: Vec<u8> = (0..250).collect();
             let slices = [(0, 100), (100, 100), (200, 50), (10, 5)];
@@ -255,12 +287,14 @@ mod tests {
             assert_eq!(send(a.as_fd(), &arena, &slices, &messages).unwrap(), 2);
             let mut batch = RecvBatch::default();
             let mut received = Vec::new();
+            let from = a.local_addr().unwrap();
             while received.len() < 4 {
                 let count = batch.recv(b.as_fd()).unwrap();
                 for index in 0..count {
-                    let (datagram, from) = batch.datagram(index).unwrap();
-                    assert_eq!(from, a.local_addr().unwrap());
-                    received.push(datagram.to_vec());
+                    batch.datagrams(index, |datagram, remote| {
+                        assert_eq!(remote, from);
+                        received.push(datagram.to_vec());
+                    });
                 }
             }
             let expected: Vec<Vec<u8>> = slices
