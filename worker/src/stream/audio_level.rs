@@ -3,14 +3,14 @@
 /// Mean of the levels since the last report.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LevelMeter {
-    sum: u32,
-    count: u32,
+    sum: u64,
+    count: u64,
 }
 
 impl LevelMeter {
     /// Adds the level of a packet, in -dBov: 0 loudest, 127 silence (RFC 6464).
     pub fn add(&mut self, level: u8) {
-        self.sum += u32::from(level & 0x7F);
+        self.sum += u64::from(level & 0x7F);
         self.count += 1;
     }
 
@@ -40,5 +40,15 @@ mod tests {
             assert_eq!(meter.take(), expected, "{levels:?}");
             assert_eq!(meter.take(), None);
         }
+    }
+
+    #[test]
+    fn a_producer_nobody_asks_about_for_weeks_keeps_its_mean() {
+        let mut meter = LevelMeter {
+            sum: 127 * 33_818_640,
+            count: 33_818_640,
+        };
+        meter.add(127);
+        assert_eq!(meter.take(), Some(-127));
     }
 }

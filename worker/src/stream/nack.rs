@@ -110,6 +110,7 @@ impl NackGenerator {
     pub fn poll(&mut self, now: Instant, rtt: Duration, out: &mut Vec<u16>) -> NackAction {
         self.poll_at = None;
         if std::mem::take(&mut self.overflowed) {
+            self.poll_at = (!self.missing.is_empty()).then_some(now);
             return NackAction::KeyFrameNeeded;
         }
         let interval = rtt.max(INTERVAL_MIN);
@@ -141,6 +142,12 @@ impl NackGenerator {
     /// Forgets everything that is missing.
     pub fn reset(&mut self) {
         self.missing.clear();
+        self.mute();
+    }
+
+    /// Asks for nothing, but still tells late packets from duplicates.
+    pub fn mute(&mut self) {
+        self.overflowed = false;
         self.poll_at = None;
     }
 }
@@ -214,5 +221,23 @@ mod tests {
         let mut out = Vec::new();
         nack.poll(now, RTT, &mut out);
         assert_eq!(out, [5]);
+    }
+
+    #[test]
+    fn a_gap_behind_a_flood_of_loss_is_still_asked_for() {
+        let (mut nack, _, now) = feed(&[1, 2000, 2002]);
+        let mut out = Vec::new();
+        assert_eq!(nack.poll(now, RTT, &mut out), NackAction::KeyFrameNeeded);
+        assert_eq!(nack.poll_timeout(), Some(now));
+        assert_eq!(nack.poll(now, RTT, &mut out), NackAction::Nack);
+        assert_eq!(out, [2001]);
+    }
+
+    #[test]
+    fn a_reset_forgets_a_flood_of_loss() {
+        let (mut nack, _, now) = feed(&[1, 2000]);
+        nack.reset();
+        assert_eq!(nack.poll_timeout(), None);
+        assert_eq!(nack.poll(now, RTT, &mut Vec::new()), NackAction::None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::seq::DROPOUT_MAX;
 use super::{NackGenerator, RateMeter, RetransmitRing, Seen, Unwrapper};
 use crate::wire::codec::PayloadInfo;
 use crate::wire::rtcp::ReportBlock;
@@ -39,6 +40,10 @@ pub struct RecvStream {
     rate: RateMeter,
     jitter: Jitter,
     base_seq: Option<u64>,
+    /// Packets expected before the sender started anew at `base_seq`.
+    expected_before_base: u64,
+    /// Timestamp of the last key frame; its packets are marked one by one.
+    keyframe_ts: Option<u32>,
     /// Newest sender report: middle bits of its NTP time, and when it came.
     sender_report: Option<(u32, Instant)>,
     /// Expected and received at the last report.
@@ -78,6 +83,8 @@ impl RecvStream {
             rate: RateMeter::default(),
             jitter: Jitter::default(),
             base_seq: None,
+            expected_before_base: 0,
+            keyframe_ts: None,
             sender_report: None,
             reported: (0, 0),
             fraction_lost: 0,
@@ -99,21 +106,30 @@ impl RecvStream {
         len: usize,
         info: PayloadInfo,
     ) -> Option<u64> {
+        let (expected, highest) = (self.expected(), self.seq.highest());
         let Some(seq) = self.seq.unwrap(header.seq) else {
             self.discarded += 1;
             return None;
         };
-        if self.nack.handle_seq(now, seq, info.is_keyframe) == Seen::Duplicate {
+        let is_keyframe = info.is_keyframe && self.keyframe_ts != Some(header.ts);
+        if self.nack.handle_seq(now, seq, is_keyframe) == Seen::Duplicate {
             self.discarded += 1;
             return None;
         }
-        self.base_seq.get_or_insert(seq);
+        if is_keyframe {
+            self.keyframe_ts = Some(header.ts);
+        }
+        if highest.is_none_or(|highest| seq >= highest + u64::from(DROPOUT_MAX)) {
+            // What lies between the old numbers and the new ones was never sent.
+            self.base_seq = Some(seq);
+            self.expected_before_base = expected;
+        }
         self.packets += 1;
         self.bytes += len as u64;
         self.rate.add(now, len);
         self.jitter.update(now, header.ts, self.config.clock_rate);
         if !self.config.has_nack {
-            self.nack.reset();
+            self.nack.mute();
         }
         Some(seq)
     }
@@ -220,7 +236,9 @@ impl RecvStream {
 
     fn expected(&self) -> u64 {
         match (self.base_seq, self.seq.highest()) {
-            (Some(base), Some(highest)) => highest.saturating_sub(base) + 1,
+            (Some(base), Some(highest)) => {
+                self.expected_before_base + highest.saturating_sub(base) + 1
+            }
             _ => 0,
         }
     }

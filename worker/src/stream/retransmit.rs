@@ -73,6 +73,7 @@ impl RetransmitRing {
             pool.free(packet.id);
         }
         self.sweep = 0;
+        self.highest = 0;
     }
 
     /// Looks at two slots and frees what is too old: amortised, a whole ring is swept while
@@ -164,5 +165,19 @@ mod tests {
         }
         assert!(pool.in_use() < 300, "{}", pool.in_use());
         ring.clear(&mut pool);
+    }
+
+    #[test]
+    fn a_cleared_ring_takes_lower_numbers() {
+        let mut pool = PacketPool::new(64);
+        let mut ring = RetransmitRing::default();
+        let now = Instant::now();
+        for seq in [100_000, 5] {
+            let packet = packet(&mut pool, seq, now);
+            ring.insert(&mut pool, packet);
+            assert!(ring.get(seq).is_some(), "{seq}");
+            ring.clear(&mut pool);
+        }
+        assert_eq!(pool.in_use(), 0);
     }
 }

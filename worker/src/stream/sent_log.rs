@@ -40,8 +40,11 @@ pub struct SentLog {
 }
 
 impl SentLog {
-    /// Adds a packet.
+    /// Adds a packet, unless it is so late that a newer one has its place.
     pub fn insert(&mut self, sent: Sent) {
+        if self.highest.saturating_sub(sent.out_seq) >= CAPACITY_MAX as u64 {
+            return;
+        }
         while self.slots.is_empty()
             || (self.slots.len() < CAPACITY_MAX
                 && self.slots[self.at(sent.out_seq)].is_some_and(|old| old.out_seq != sent.out_seq))
@@ -156,5 +159,12 @@ mod tests {
         }
         let again = (0..100).filter(|n| log.may_resend(6, n * 1000, 1).is_some());
         assert_eq!(again.count(), usize::from(RESENT_MAX));
+    }
+
+    #[test]
+    fn a_packet_too_late_for_the_log_overwrites_nothing() {
+        let mut log = log((0..5000).chain([4999 - 1024]));
+        assert_eq!(log.lookup(4999).map(|sent| sent.out_seq), Some(4999));
+        assert!(log.lookup(4999 - 1024).is_none());
     }
 }

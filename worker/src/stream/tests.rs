@@ -23,11 +23,15 @@ impl Random {
 }
 
 fn header(seq: u16) -> RtpHeader {
+    header_at(seq, 0)
+}
+
+fn header_at(seq: u16, ts: u32) -> RtpHeader {
     let emit = RtpEmit {
         marker: false,
         pt: 96,
         seq,
-        ts: 0,
+        ts,
         ssrc: 1,
     };
     let mut packet = [0; 100];
@@ -195,4 +199,57 @@ fn round_trip_time_comes_from_a_report_that_answers_ours() {
         send.handle_report_block(11 << 32, &block(lsr, dlsr));
         assert_eq!(send.rtt_ms(), expected, "{lsr} {dlsr}");
     }
+}
+
+#[test]
+fn late_packets_are_taken_once_with_and_without_nack() {
+    let now = Instant::now();
+    for has_nack in [true, false] {
+        let mut recv = RecvStream::new(RecvConfig {
+            has_nack,
+            ..config()
+        });
+        let taken = [65_534, 1, 0, 65_535, 0, 1].map(|seq| {
+            recv.handle_rtp(now, &header(seq), 100, PayloadInfo::default())
+                .is_some()
+        });
+        let expected = [true, true, true, true, false, false];
+        assert_eq!(taken, expected, "nack {has_nack}");
+        assert_eq!((recv.packets, recv.discarded), (4, 2), "nack {has_nack}");
+        assert_eq!(recv.packets_lost(), 0, "nack {has_nack}");
+        assert_eq!(recv.nack.poll_timeout().is_some(), has_nack);
+    }
+}
+
+#[test]
+fn a_sender_that_starts_anew_has_lost_nothing() {
+    let now = Instant::now();
+    let mut recv = RecvStream::new(config());
+    for seq in [10, 11, 13, 40_000, 40_001, 40_002] {
+        recv.handle_rtp(now, &header(seq), 100, PayloadInfo::default());
+    }
+    assert_eq!((recv.packets, recv.discarded), (5, 1));
+    assert_eq!(recv.packets_lost(), 1);
+    let block = recv.report_block(now);
+    assert_eq!((block.lost, block.fraction_lost), (1, 42));
+    assert_eq!(block.highest_seq, 40_002);
+}
+
+#[test]
+fn a_key_frame_in_several_packets_counts_as_one() {
+    let now = Instant::now();
+    let keyframe = PayloadInfo {
+        is_keyframe: true,
+        ..PayloadInfo::default()
+    };
+    let mut recv = RecvStream::new(config());
+    let delta = PayloadInfo::default();
+    recv.handle_rtp(now, &header_at(10, 0), 100, keyframe);
+    recv.handle_rtp(now, &header_at(12, 3000), 100, delta);
+    // Parameter sets and slice of the next one: what precedes the first is still wanted.
+    recv.handle_rtp(now, &header_at(13, 6000), 100, keyframe);
+    recv.handle_rtp(now, &header_at(14, 6000), 100, keyframe);
+    let mut out = Vec::new();
+    recv.nack.poll(now, Duration::from_millis(100), &mut out);
+    assert_eq!(out, [11]);
 }
