@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::seq::DROPOUT_MAX;
+
 /// Dropped packets remembered, to number late packets around them.
 const SKIPPED_MAX: usize = 256;
 
@@ -44,7 +46,8 @@ impl Numbering {
             .map_or_else(|| u64::from(self.start), |out| out + 1);
         self.offset = next.cast_signed() - src_seq.cast_signed();
         self.synced_at = src_seq;
-        self.highest_src = src_seq;
+        // The packet of the sync point itself may still be skipped.
+        self.highest_src = src_seq.saturating_sub(1);
         self.skipped.clear();
         self.forgotten_until = src_seq;
     }
@@ -52,6 +55,7 @@ impl Numbering {
     /// The number a packet leaves under; `None` if it is older than the sync point or was
     /// dropped.
     pub fn forward(&mut self, src_seq: u64) -> Option<u64> {
+        self.sync_after_jump(src_seq);
         if src_seq < self.synced_at.max(self.forgotten_until) {
             return None;
         }
@@ -67,6 +71,7 @@ impl Numbering {
     /// Drops a packet without leaving a gap. One that is not ahead of all others leaves its gap:
     /// the numbers around it may be out already.
     pub fn skip(&mut self, src_seq: u64) {
+        self.sync_after_jump(src_seq);
         if src_seq <= self.highest_src {
             return;
         }
@@ -83,6 +88,14 @@ impl Numbering {
     /// The highest number so far.
     pub fn highest(&self) -> Option<u64> {
         self.highest_out
+    }
+
+    /// Syncs if the source started anew. Its jump must not leave: from 2^15 on the receiver's
+    /// SRTP would guess a wrong ROC and never recover (RFC 3711 §3.3.1).
+    fn sync_after_jump(&mut self, src_seq: u64) {
+        if src_seq >= self.highest_src + u64::from(DROPOUT_MAX) {
+            self.sync(src_seq);
+        }
     }
 }
 
@@ -201,11 +214,35 @@ mod tests {
             let mut expected = 7;
             for (n, is_dropped) in drops.into_iter().enumerate() {
                 let seq = (1 << 16) + n as u64;
-                if is_dropped && n > 0 {
+                if is_dropped {
                     numbering.skip(seq);
                 } else {
                     prop_assert_eq!(numbering.forward(seq), Some(expected));
                     expected += 1;
+                }
+            }
+        }
+
+        /// In any order, across sources: the same as counting anew for each packet.
+        #[test]
+        fn numbers_are_those_of_a_naive_model(
+            steps in prop::collection::vec((0u8..20, 1u64..600), 1..SKIPPED_MAX),
+        ) {
+            let mut numbering = Numbering::new(65_500);
+            let mut model = Model::default();
+            numbering.sync(1);
+            model.sync(1);
+            for (kind, seq) in steps {
+                match kind {
+                    0 => {
+                        numbering.sync(seq);
+                        model.sync(seq);
+                    }
+                    1..7 => {
+                        numbering.skip(seq);
+                        model.skip(seq);
+                    }
+                    _ => prop_assert_eq!(numbering.forward(seq), model.forward(seq)),
                 }
             }
         }
@@ -255,5 +292,63 @@ mod tests {
         pictures.sync(0x1234, 9);
         assert_eq!(pictures.forward(0x1234, 9), (1, 1));
         assert_eq!(pictures.forward(0x1235, 10), (2, 2));
+    }
+
+    #[test]
+    fn dropping_the_packet_of_the_sync_point_leaves_no_gap() {
+        let mut numbering = Numbering::new(10);
+        numbering.sync(500);
+        numbering.skip(500);
+        assert_eq!(numbering.forward(500), None);
+        assert_eq!(numbering.forward(501), Some(10));
+    }
+
+    #[test]
+    fn a_source_that_starts_anew_does_not_carry_its_jump_into_the_output() {
+        // A jump of half the 16-bit space or more would mislead the receiver's SRTP about the ROC.
+        let mut numbering = Numbering::new(10);
+        numbering.sync(65_536 + 100);
+        assert_eq!(numbering.forward(65_536 + 100), Some(10));
+        assert_eq!(numbering.forward(65_536 + 100 + 2999), Some(3009));
+        assert_eq!(numbering.forward(2 * 65_536 + 40_000), Some(3010));
+        assert_eq!(numbering.forward(2 * 65_536 + 39_999), None);
+        assert_eq!(numbering.forward(2 * 65_536 + 40_001), Some(3011));
+    }
+
+    /// What [`Numbering`] must answer, without its bounds: every decision is kept.
+    #[derive(Default)]
+    struct Model {
+        synced_at: u64,
+        first_out: Option<u64>,
+        sent: Vec<u64>,
+        decided: Vec<u64>,
+        skipped: std::collections::BTreeSet<u64>,
+    }
+
+    impl Model {
+        fn sync(&mut self, seq: u64) {
+            self.first_out = self.sent.iter().max().map(|out| out + 1);
+            self.synced_at = seq;
+            self.decided.clear();
+            self.skipped.clear();
+        }
+
+        fn skip(&mut self, seq: u64) {
+            if seq >= self.synced_at && self.decided.iter().all(|&other| other < seq) {
+                self.decided.push(seq);
+                self.skipped.insert(seq);
+            }
+        }
+
+        fn forward(&mut self, seq: u64) -> Option<u64> {
+            if seq < self.synced_at || self.skipped.contains(&seq) {
+                return None;
+            }
+            let skipped_before = self.skipped.range(..seq).count() as u64;
+            let out = self.first_out.unwrap_or(65_500) + seq - self.synced_at - skipped_before;
+            self.decided.push(seq);
+            self.sent.push(out);
+            Some(out)
+        }
     }
 }
