@@ -7,4 +7,5 @@
 
 mod bad_input;
 mod forwarding;
+mod ice_tcp;
 mod support;

@@ -303,3 +303,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_client_hello_in_fragments_is_reassembled() {
+    let now = Instant::now();
+    let (client, mut server) = pair(&Profile::ALL, &Profile::ALL);
+    let mut ssl = Ssl::new(&client.dtls.context.0).unwrap();
+    // Today's browsers send more than fits one datagram; here a long list of protocols does.
+    let protocols: Vec<u8> = (0..40)
+        .flat_map(|n| [9, n + 65, 2, 3, 4, 5, 6, 7, 8, 9])
+        .collect();
+    ssl.set_alpn_protos(&protocols).unwrap();
+    ssl.set_mtu(256).unwrap();
+    ssl.set_connect_state();
+    let mut stream = SslStream::new(ssl, Datagrams::default()).unwrap();
+    server.dtls.handle_ice_connected(now);
+    assert!(stream.do_handshake().is_err());
+    let hello = stream.get_mut().take_outgoing();
+    assert!(hello.len() > 1, "{} datagrams", hello.len());
+    for datagram in hello {
+        server.dtls.handle_datagram(now, &datagram);
+    }
+    for _ in 0..10 {
+        while let Some(datagram) = server.dtls.poll_transmit() {
+            stream.get_mut().push(&datagram);
+        }
+        let _ = stream.do_handshake();
+        for datagram in stream.get_mut().take_outgoing() {
+            server.dtls.handle_datagram(now, &datagram);
+        }
+    }
+    server.collect();
+    assert_eq!(server.states, [DtlsState::Connecting, DtlsState::Connected]);
+}
