@@ -1,0 +1,269 @@
+//! What a server is started with, and the checks that run once before anything is started.
+
+use std::env;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use broth_ipc::body::DtlsIdentity;
+use openssl::pkey::PKey;
+use openssl::x509::X509;
+
+use crate::error::{Error, Result};
+
+/// Environment variable naming the worker executable for [`WorkerBin::Auto`].
+const WORKER_BIN_ENV: &str = "BROTH_WORKER";
+
+/// An address media is received at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddr {
+    /// Local address to bind.
+    pub ip: IpAddr,
+    /// Address or host name to tell clients instead, for a server behind a NAT.
+    pub announced: Option<String>,
+}
+
+impl From<IpAddr> for ListenAddr {
+    fn from(ip: IpAddr) -> Self {
+        Self {
+            ip,
+            announced: None,
+        }
+    }
+}
+
+/// Which executable a worker is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WorkerBin {
+    /// `$BROTH_WORKER`, else `broth-worker` beside the running executable, else in `PATH`.
+    #[default]
+    Auto,
+    /// This file.
+    Path(PathBuf),
+    /// The running executable, which must call the worker's `run_if_asked` first in `main`.
+    ThisExecutable,
+}
+
+/// How much a single client may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Transports per peer.
+    pub transports_max: usize,
+    /// Producers per peer.
+    pub producers_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            transports_max: 16,
+            producers_max: 64,
+        }
+    }
+}
+
+/// What a server is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Worker processes; `None`: one per core this process may run on.
+    pub num_workers: Option<usize>,
+    /// `debug`, `warn`, `error` or `none`.
+    pub log_level: String,
+    /// Topics to log, for instance `ice` or `dtls`.
+    pub log_tags: Vec<String>,
+    /// Where media is received.
+    pub listen: Vec<ListenAddr>,
+    /// Ports for rooms: one per room and listen address.
+    pub rtc_ports: RangeInclusive<u16>,
+    /// The worker executable.
+    pub worker_bin: WorkerBin,
+    /// Certificate and key (PEM) of all DTLS transports; `None`: made at start.
+    pub dtls: Option<DtlsIdentity>,
+    /// How much a single client may hold.
+    pub limits: Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            num_workers: None,
+            log_level: "error".into(),
+            log_tags: Vec::new(),
+            listen: vec![default_ip().into()],
+            rtc_ports: 10_000..=59_999,
+            worker_bin: WorkerBin::Auto,
+            dtls: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// The host's first IPv4 address that is not loopback, else loopback.
+fn default_ip() -> IpAddr {
+    let addresses = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let first = addresses
+        .filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()))
+        .find(|ip| !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified());
+    first.unwrap_or(Ipv4Addr::LOCALHOST).into()
+}
+
+impl Settings {
+    /// Checks everything that can be known before a worker runs.
+    pub fn validate(&self) -> Result<()> {
+        if self.num_workers == Some(0) {
+            return fail("num_workers is 0: give at least 1, or none for one per core".into());
+        }
+        check_log_level(&self.log_level)?;
+        if self.rtc_ports.is_empty() || *self.rtc_ports.start() == 0 {
+            let (min, max) = (self.rtc_ports.start(), self.rtc_ports.end());
+            return fail(format!(
+                "RTC port range {min}-{max} is empty: give min-max with 1 <= min <= max"
+            ));
+        }
+        if self.listen.is_empty() {
+            return fail("no listen address: give at least one local address".into());
+        }
+        for (index, ListenAddr { ip, .. }) in self.listen.iter().enumerate() {
+            if ip.is_unspecified() {
+                return fail(format!(
+                    "listen address {ip} cannot be told to clients: give a concrete local address"
+                ));
+            }
+            if self.listen[..index].iter().any(|other| other.ip == *ip) {
+                return fail(format!("listen address {ip} is given twice"));
+            }
+            if let Err(error) = UdpSocket::bind((*ip, 0)) {
+                return fail(format!(
+                    "cannot listen on {ip}: {error}; give an address of this host (see `ip addr`) \
+                     and use the announced address for a public one"
+                ));
+            }
+        }
+        self.dtls.as_ref().map_or(Ok(()), check_identity)
+    }
+
+    /// Finds the worker executable.
+    pub fn find_worker_bin(&self) -> Result<PathBuf> {
+        match &self.worker_bin {
+            WorkerBin::ThisExecutable => Ok("/proc/self/exe".into()),
+            WorkerBin::Path(path) => existing(path),
+            WorkerBin::Auto => match env::var_os(WORKER_BIN_ENV) {
+                Some(path) => existing(Path::new(&path)),
+                None => search(),
+            },
+        }
+    }
+}
+
+fn fail<T>(text: String) -> Result<T> {
+    Err(Error::Settings(text))
+}
+
+/// Refuses a level the worker would refuse.
+pub fn check_log_level(level: &str) -> Result<()> {
+    match level.to_lowercase().as_str() {
+        "debug" | "warn" | "error" | "none" => Ok(()),
+        other => fail(format!("invalid value '{other}' for logLevel")),
+    }
+}
+
+fn check_identity(identity: &DtlsIdentity) -> Result<()> {
+    let certificate = X509::from_pem(identity.certificate.as_bytes())
+        .map_err(|error| Error::Settings(format!("DTLS certificate is no PEM: {error}")))?;
+    let key = PKey::private_key_from_pem(identity.private_key.as_bytes())
+        .map_err(|error| Error::Settings(format!("DTLS private key is no PEM: {error}")))?;
+    match certificate.public_key() {
+        Ok(public) if public.public_eq(&key) => Ok(()),
+        _ => fail("DTLS certificate and private key do not belong together".into()),
+    }
+}
+
+fn existing(path: &Path) -> Result<PathBuf> {
+    if path.is_file() {
+        return Ok(path.into());
+    }
+    fail(format!(
+        "worker executable {} does not exist: build it with `cargo build -p broth-worker`",
+        path.display()
+    ))
+}
+
+fn search() -> Result<PathBuf> {
+    let own = env::current_exe().unwrap_or_default();
+    // Tests and examples of cargo lie one directory below the other executables.
+    let beside = own.ancestors().skip(1).take(2).map(Path::to_path_buf);
+    let path = env::var_os("PATH").unwrap_or_default();
+    beside
+        .chain(env::split_paths(&path))
+        .map(|directory| directory.join("broth-worker"))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| {
+            Error::Settings(format!(
+                "no worker executable: put broth-worker beside {} or in PATH, or set \
+                 {WORKER_BIN_ENV}",
+                own.display()
+            ))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback() -> Settings {
+        Settings {
+            listen: vec![IpAddr::from(Ipv4Addr::LOCALHOST).into()],
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_advice() {
+        assert_eq!(loopback().validate(), Ok(()));
+        let foreign = IpAddr::from([192, 0, 2, 1]);
+        let any = IpAddr::from([0, 0, 0, 0]);
+        let local = IpAddr::from([127, 0, 0, 1]);
+        type Row<'a> = (&'a dyn Fn(&mut Settings), &'a str);
+        let rows: [Row<'_>; 8] = [
+            (&|s| s.num_workers = Some(0), "num_workers is 0"),
+            (
+                &|s| s.log_level = "chicken".into(),
+                "'chicken' for logLevel",
+            ),
+            (
+                &|s| s.rtc_ports = RangeInclusive::new(2000, 1800),
+                "2000-1800 is empty",
+            ),
+            (&|s| s.rtc_ports = 0..=10, "0-10 is empty"),
+            (&|s| s.listen.clear(), "no listen address"),
+            (
+                &|s| s.listen = vec![foreign.into()],
+                "cannot listen on 192.0.2.1",
+            ),
+            (
+                &|s| s.listen = vec![any.into()],
+                "cannot be told to clients",
+            ),
+            (
+                &|s| s.listen = vec![local.into(), local.into()],
+                "given twice",
+            ),
+        ];
+        for (change, expected) in rows {
+            let mut settings = loopback();
+            change(&mut settings);
+            let error = settings.validate().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_worker_executable_is_named() {
+        let settings = Settings {
+            worker_bin: WorkerBin::Path("/nonexistent/broth-worker".into()),
+            ..loopback()
+        };
+        let error = settings.find_worker_bin().unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/broth-worker"), "{error}");
+    }
+}

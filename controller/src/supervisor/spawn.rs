@@ -1,0 +1,172 @@
+//! Starting a worker process: descriptor 3, core, life cord, clean environment.
+//!
+//! The only unsafe code of the crate: what runs between `fork` and `exec`.
+
+#![allow(
+    unsafe_code,
+    reason = "pre_exec is unsafe, and the descriptor number 3 has no owner to be passed by"
+)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use broth_ipc::{CHANNEL_FD, CHANNEL_FD_ENV};
+use nix::libc;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid};
+use tokio::sync::oneshot;
+
+/// Tells an executable that is controller and worker in one to be the worker.
+const RUN_WORKER_ENV: &str = "BROTH_RUN_WORKER";
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct WorkerSpec {
+    /// The executable.
+    pub bin: PathBuf,
+    /// It is the running program itself, which must be told to be a worker.
+    pub is_own_executable: bool,
+    /// Its arguments, the worker's id first.
+    pub args: Vec<String>,
+    /// The CPU to pin it to.
+    pub cpu: usize,
+}
+
+/// A started worker.
+pub struct Spawned {
+    /// The process.
+    pub child: Child,
+    /// Our end of its channel.
+    pub channel: UnixStream,
+    /// What it says.
+    pub stdout: OwnedFd,
+    /// What it complains about.
+    pub stderr: OwnedFd,
+}
+
+type Job = (WorkerSpec, oneshot::Sender<io::Result<Spawned>>);
+
+/// The thread that starts workers.
+///
+/// A worker gets its parent-death signal when the *thread* that started it ends, so this thread
+/// lives as long as any handle of it.
+#[derive(Clone)]
+pub struct Spawner {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Spawner {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread or no descriptor is to be had.
+    pub fn start() -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let reserved = reserve_channel_fd()?;
+        thread::Builder::new()
+            .name("broth-spawner".into())
+            .spawn(move || {
+                let _reserved = reserved;
+                for (spec, reply) in queue {
+                    // Nobody waits any more: the server closed meanwhile.
+                    if let Err(Ok(mut spawned)) = reply.send(spawn(&spec)) {
+                        let _ = spawned.child.kill();
+                        let _ = spawned.child.wait();
+                    }
+                }
+            })?;
+        Ok(Self { jobs })
+    }
+
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// The executable cannot be started or pinned.
+    pub async fn spawn(&self, spec: WorkerSpec) -> io::Result<Spawned> {
+        let (reply, spawned) = oneshot::channel();
+        let gone = || io::Error::other("the spawner thread is gone");
+        self.jobs.send((spec, reply)).map_err(|_| gone())?;
+        spawned.await.map_err(|_| gone())?
+    }
+}
+
+/// The cores this process may run on.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count())
+        .filter(|cpu| set.is_set(*cpu) == Ok(true))
+        .collect())
+}
+
+/// Occupies every descriptor up to 3, so that none of those `Command` works with is 3 itself.
+fn reserve_channel_fd() -> io::Result<Vec<File>> {
+    let mut files = Vec::new();
+    loop {
+        let file = File::open("/dev/null")?;
+        let fd = file.as_raw_fd();
+        if fd > CHANNEL_FD {
+            return Ok(files);
+        }
+        files.push(file);
+    }
+}
+
+fn spawn(spec: &WorkerSpec) -> io::Result<Spawned> {
+    let (channel, worker_end) = UnixStream::pair()?;
+    let mut cpus = CpuSet::new();
+    cpus.set(spec.cpu)?;
+    let parent = getpid();
+    let fd = worker_end.as_raw_fd();
+    let mut command = Command::new(&spec.bin);
+    command
+        .args(&spec.args)
+        .env_clear()
+        .env(CHANNEL_FD_ENV, CHANNEL_FD.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
+        command.env("RUST_BACKTRACE", backtrace);
+    }
+    if spec.is_own_executable {
+        command.env(RUN_WORKER_ENV, "1");
+    }
+    // SAFETY: the closure runs in the forked child before exec. It makes system calls only, takes
+    // no lock and allocates nothing, so it is async-signal-safe. `fd` is open: `worker_end` lives
+    // until after `spawn`.
+    unsafe {
+        command.pre_exec(move || {
+            sched_setaffinity(Pid::from_raw(0), &cpus)?;
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // The parent may have died before the line above: then no signal will ever come.
+            if getppid() != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            // The copy has no close-on-exec flag; `fd` is not 3, which is reserved.
+            if libc::dup2(fd, CHANNEL_FD) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let mut child = command.spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
+        unreachable!("both are piped");
+    };
+    Ok(Spawned {
+        child,
+        channel,
+        stdout: stdout.into(),
+        stderr: stderr.into(),
+    })
+}
