@@ -31,7 +31,10 @@ use crate::srtp::Profile;
 const MTU: u32 = 1200;
 /// First retransmission; doubles each time (RFC 6347 §4.2.4.1).
 const RETRANSMIT_FIRST: Duration = Duration::from_millis(1000);
-/// After so long without a result the handshake has failed.
+/// How soon a call is repeated that found OpenSSL's timer not yet run out: that one started
+/// later than ours if `now` was read before a batch of other work.
+const RETRANSMIT_RECHECK: Duration = Duration::from_millis(50);
+/// So long after our first flight, without a result, the handshake has failed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// RFC 5764 §4.2.
 const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
@@ -130,14 +133,20 @@ enum Phase {
     /// Under way.
     Handshaking {
         stream: SslStream<Datagrams>,
-        started_at: Instant,
-        retransmit_at: Instant,
-        backoff: Duration,
+        /// None until we sent something: a server waits for its client without end.
+        schedule: Option<Schedule>,
     },
     /// Done; what the peer still sends can only be its goodbye.
     Done(SslStream<Datagrams>),
     /// Over.
     Ended,
+}
+
+/// When to retransmit and when to give up.
+struct Schedule {
+    retransmit_at: Instant,
+    backoff: Duration,
+    gives_up_at: Instant,
 }
 
 /// The endpoint.
@@ -147,7 +156,6 @@ pub struct Dtls {
     state: DtlsState,
     role: DtlsRole,
     remote_fingerprint: Option<Fingerprint>,
-    is_ice_connected: bool,
     outgoing: VecDeque<Vec<u8>>,
     events: VecDeque<DtlsEvent>,
 }
@@ -164,7 +172,6 @@ impl Dtls {
             state: DtlsState::New,
             role: DtlsRole::Auto,
             remote_fingerprint: None,
-            is_ice_connected: false,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
         })
@@ -205,9 +212,9 @@ impl Dtls {
         let is_reversed = self.role == DtlsRole::Server && role == DtlsRole::Client;
         self.role = role;
         match &self.phase {
+            // Even a finished handshake is void, its keys belong to the other role.
+            Phase::Handshaking { .. } | Phase::Done(_) if is_reversed => self.start(now),
             Phase::Done(_) => self.verify(),
-            Phase::Handshaking { .. } if !is_reversed => {}
-            Phase::Idle | Phase::Handshaking { .. } if self.is_ice_connected => self.start(now),
             Phase::Idle | Phase::Handshaking { .. } | Phase::Ended => {}
         }
         Ok(role)
@@ -215,7 +222,6 @@ impl Dtls {
 
     /// Starts the handshake, now that packets can cross. An undecided role becomes server.
     pub fn handle_ice_connected(&mut self, now: Instant) {
-        self.is_ice_connected = true;
         if matches!(self.phase, Phase::Idle) {
             if self.role == DtlsRole::Auto {
                 self.role = DtlsRole::Server;
@@ -232,13 +238,15 @@ impl Dtls {
             }
             Phase::Idle | Phase::Ended => return,
         }
-        self.proceed(now);
+        self.proceed(now, RETRANSMIT_FIRST);
     }
 
     /// When to be woken.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Handshaking { retransmit_at, .. } => Some(*retransmit_at),
+            Phase::Handshaking { schedule, .. } => schedule
+                .as_ref()
+                .map(|schedule| schedule.retransmit_at.min(schedule.gives_up_at)),
             Phase::Idle | Phase::Done(_) | Phase::Ended => None,
         }
     }
@@ -246,24 +254,19 @@ impl Dtls {
     /// Retransmits what got no answer, or gives up.
     pub fn handle_timeout(&mut self, now: Instant) {
         let Phase::Handshaking {
-            started_at,
-            retransmit_at,
-            backoff,
+            schedule: Some(schedule),
             ..
         } = &mut self.phase
         else {
             return;
         };
-        if *retransmit_at > now {
-            return;
-        }
-        if now.duration_since(*started_at) >= HANDSHAKE_TIMEOUT {
+        if now >= schedule.gives_up_at {
             self.finish(DtlsState::Failed);
-            return;
+        } else if now >= schedule.retransmit_at {
+            schedule.retransmit_at = now + RETRANSMIT_RECHECK;
+            let backoff = schedule.backoff * 2;
+            self.proceed(now, backoff);
         }
-        *backoff *= 2;
-        *retransmit_at = now + *backoff;
-        self.proceed(now);
     }
 
     /// The next datagram for the peer.
@@ -278,11 +281,7 @@ impl Dtls {
 
     /// Says goodbye to the peer.
     pub fn close(&mut self) {
-        if let Phase::Done(stream) = &mut self.phase {
-            // It is the peer's loss if this fails.
-            let _ = stream.shutdown();
-            self.outgoing.extend(stream.get_mut().take_outgoing());
-        }
+        self.say_goodbye();
         self.phase = Phase::Ended;
         self.state = DtlsState::Closed;
     }
@@ -293,12 +292,11 @@ impl Dtls {
             Ok(stream) => {
                 self.phase = Phase::Handshaking {
                     stream,
-                    started_at: now,
-                    retransmit_at: now + RETRANSMIT_FIRST,
-                    backoff: RETRANSMIT_FIRST,
+                    schedule: None,
                 };
+                self.outgoing.clear();
                 self.set_state(DtlsState::Connecting);
-                self.proceed(now);
+                self.proceed(now, RETRANSMIT_FIRST);
             }
             Err(_) => self.finish(DtlsState::Failed),
         }
@@ -315,19 +313,21 @@ impl Dtls {
         SslStream::new(ssl, Datagrams::default())
     }
 
-    /// Lets OpenSSL work on what is there.
-    fn proceed(&mut self, now: Instant) {
+    /// Lets OpenSSL work on what is there; what it sends may be sent again after `backoff`.
+    fn proceed(&mut self, now: Instant, backoff: Duration) {
         match &mut self.phase {
-            Phase::Handshaking {
-                stream,
-                retransmit_at,
-                backoff,
-                ..
-            } => {
+            Phase::Handshaking { stream, schedule } => {
                 let result = stream.do_handshake();
                 let sent = stream.get_mut().take_outgoing();
                 if !sent.is_empty() {
-                    *retransmit_at = now + *backoff;
+                    let gives_up_at = schedule
+                        .as_ref()
+                        .map_or(now + HANDSHAKE_TIMEOUT, |schedule| schedule.gives_up_at);
+                    *schedule = Some(Schedule {
+                        retransmit_at: now + backoff,
+                        backoff,
+                        gives_up_at,
+                    });
                 }
                 self.outgoing.extend(sent);
                 match result {
@@ -348,7 +348,10 @@ impl Dtls {
                 let said_goodbye = stream.get_shutdown().contains(ShutdownState::RECEIVED);
                 self.outgoing.extend(stream.get_mut().take_outgoing());
                 if end || said_goodbye {
-                    self.finish(DtlsState::Closed);
+                    self.finish(match self.state {
+                        DtlsState::Connected => DtlsState::Closed,
+                        _ => DtlsState::Failed,
+                    });
                 }
             }
             Phase::Idle | Phase::Ended => {}
@@ -389,7 +392,18 @@ impl Dtls {
                     remote_cert,
                 });
             }
-            None => self.finish(DtlsState::Failed),
+            None => {
+                self.say_goodbye();
+                self.finish(DtlsState::Failed);
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        if let Phase::Done(stream) = &mut self.phase {
+            // It is the peer's loss if this fails.
+            let _ = stream.shutdown();
+            self.outgoing.extend(stream.get_mut().take_outgoing());
         }
     }
 

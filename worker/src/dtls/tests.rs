@@ -48,6 +48,17 @@ fn pair(client_profiles: &[Profile], server_profiles: &[Profile]) -> (Side, Side
     (client, server)
 }
 
+/// A client that knows its server, and a server that was told nothing yet.
+fn undecided_server_pair() -> (Side, Side) {
+    let (mut client, server) = (Side::new(&Profile::ALL), Side::new(&Profile::ALL));
+    let fingerprints = server.certificate.fingerprints();
+    let role = client
+        .dtls
+        .set_remote(Instant::now(), DtlsRole::Server, &fingerprints);
+    assert_eq!(role.unwrap(), DtlsRole::Client);
+    (client, server)
+}
+
 /// Carries datagrams until none are left; `deliver` may change, drop or repeat them.
 fn drive(a: &mut Side, b: &mut Side, mut deliver: impl FnMut(Vec<u8>) -> Vec<Vec<u8>>) {
     let now = Instant::now();
@@ -142,6 +153,7 @@ fn a_wrong_fingerprint_fails_on_the_side_that_sees_it() {
     connect(&mut client, &mut server);
     assert_eq!(client.states, [DtlsState::Connecting, DtlsState::Failed]);
     assert!(client.keys.is_none());
+    assert_eq!(server.states.last(), Some(&DtlsState::Closed));
 }
 
 #[test]
@@ -335,4 +347,156 @@ fn a_client_hello_in_fragments_is_reassembled() {
     }
     server.collect();
     assert_eq!(server.states, [DtlsState::Connecting, DtlsState::Connected]);
+}
+
+#[test]
+fn parameters_that_reverse_the_role_void_a_finished_handshake() {
+    let now = Instant::now();
+    let (mut peer, mut ours) = undecided_server_pair();
+    connect(&mut peer, &mut ours);
+    assert!(peer.keys.is_some());
+    assert_eq!(ours.dtls.local_role(), DtlsRole::Server);
+    let fingerprints = peer.certificate.fingerprints();
+    let role = ours.dtls.set_remote(now, DtlsRole::Auto, &fingerprints);
+    assert_eq!(role.unwrap(), DtlsRole::Client);
+    ours.collect();
+    assert_eq!(ours.states, [DtlsState::Connecting; 2]);
+
+    peer.dtls = Dtls::new(&peer.dtls.context.clone()).unwrap();
+    let fingerprints = ours.certificate.fingerprints();
+    peer.dtls
+        .set_remote(now, DtlsRole::Client, &fingerprints)
+        .unwrap();
+    peer.dtls.handle_ice_connected(now);
+    drive(&mut ours, &mut peer, |datagram| vec![datagram]);
+    assert_keys_mirror(&ours, &peer, Profile::ALL[0]);
+}
+
+#[test]
+fn a_timer_ahead_of_the_one_of_openssl_delays_a_retransmission_only_briefly() {
+    let (mut client, _) = pair(&Profile::ALL, &Profile::ALL);
+    // A loop that reads its clock once per batch hands in an instant from before.
+    let batch_delay = Duration::from_millis(200);
+    let started = Instant::now();
+    client.dtls.handle_ice_connected(started - batch_delay);
+    while client.dtls.poll_transmit().is_some() {}
+    while client.dtls.poll_transmit().is_none() {
+        let at = client.dtls.poll_timeout().unwrap();
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        client.dtls.handle_timeout(Instant::now());
+        assert!(started.elapsed() < RETRANSMIT_FIRST + batch_delay);
+    }
+}
+
+#[test]
+fn a_server_waits_for_the_client_without_end() {
+    let (mut client, mut server) = pair(&Profile::ALL, &Profile::ALL);
+    server.dtls.handle_ice_connected(Instant::now());
+    assert_eq!(server.dtls.poll_timeout(), None);
+    connect(&mut client, &mut server);
+    assert_keys_mirror(&client, &server, Profile::ALL[0]);
+}
+
+#[test]
+fn a_goodbye_before_the_fingerprint_is_known_is_a_failure() {
+    let (mut client, mut server) = undecided_server_pair();
+    connect(&mut client, &mut server);
+    assert!(client.keys.is_some());
+    client.dtls.close();
+    drive(&mut client, &mut server, |datagram| vec![datagram]);
+    assert_eq!(server.states, [DtlsState::Connecting, DtlsState::Failed]);
+}
+
+#[test]
+fn a_lost_last_flight_is_sent_again() {
+    let (mut client, mut server) = pair(&Profile::ALL, &Profile::ALL);
+    let now = Instant::now();
+    server.dtls.handle_ice_connected(now);
+    client.dtls.handle_ice_connected(now);
+    // Everything arrives until the server is done; its answer is lost.
+    while server.keys.is_none() {
+        while let Some(datagram) = client.dtls.poll_transmit() {
+            server.dtls.handle_datagram(now, &datagram);
+        }
+        server.collect();
+        while let Some(datagram) = server.dtls.poll_transmit() {
+            if server.keys.is_none() {
+                client.dtls.handle_datagram(now, &datagram);
+            }
+        }
+    }
+    std::thread::sleep(RETRANSMIT_FIRST + Duration::from_millis(100));
+    client.dtls.handle_timeout(Instant::now());
+    drive(&mut client, &mut server, |datagram| vec![datagram]);
+    assert_keys_mirror(&client, &server, Profile::ALL[0]);
+}
+
+#[test]
+fn datagrams_in_reverse_order_connect() {
+    let (mut client, mut server) = pair(&Profile::ALL, &Profile::ALL);
+    let now = Instant::now();
+    server.dtls.handle_ice_connected(now);
+    client.dtls.handle_ice_connected(now);
+    for _ in 0..4 {
+        for is_from_client in [true, false] {
+            let (from, to) = if is_from_client {
+                (&mut client, &mut server)
+            } else {
+                (&mut server, &mut client)
+            };
+            let flight: Vec<_> = std::iter::from_fn(|| from.dtls.poll_transmit()).collect();
+            for datagram in flight.iter().rev() {
+                to.dtls.handle_datagram(now, datagram);
+            }
+        }
+    }
+    client.collect();
+    server.collect();
+    assert_keys_mirror(&client, &server, Profile::ALL[0]);
+}
+
+#[test]
+fn five_hundred_pairs_connect_and_tell_their_memory() {
+    const PAIRS: usize = 500;
+    let contexts = [(); 2].map(|()| {
+        let certificate = Certificate::generate().unwrap();
+        let context = DtlsContext::new(&certificate, &Profile::ALL).unwrap();
+        (certificate, context)
+    });
+    let side = |(certificate, context): &(Certificate, DtlsContext)| Side {
+        dtls: Dtls::new(context).unwrap(),
+        certificate: certificate.clone(),
+        keys: None,
+        states: Vec::new(),
+    };
+    let connected_pair = || {
+        let [mut client, mut server] = [side(&contexts[0]), side(&contexts[1])];
+        let now = Instant::now();
+        let fingerprints = server.certificate.fingerprints();
+        client
+            .dtls
+            .set_remote(now, DtlsRole::Server, &fingerprints)
+            .unwrap();
+        let fingerprints = client.certificate.fingerprints();
+        server
+            .dtls
+            .set_remote(now, DtlsRole::Client, &fingerprints)
+            .unwrap();
+        connect(&mut client, &mut server);
+        assert_keys_mirror(&client, &server, Profile::ALL[0]);
+        (client.dtls, server.dtls)
+    };
+    let warm_up = connected_pair();
+    let before = resident_kib();
+    let pairs: Vec<_> = (0..PAIRS).map(|_| connected_pair()).collect();
+    let grown = resident_kib().saturating_sub(before);
+    println!("{} KiB resident per engine", grown / (2 * PAIRS));
+    drop((warm_up, pairs));
+}
+
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+        .unwrap()
 }
