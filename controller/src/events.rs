@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::lock;
 
 /// Events kept for the first subscriber before the oldest are given up.
-const BACKLOG_MAX: usize = 4096;
+const BACKLOG_MAX: usize = 256;
 
 /// The events of one object, from the subscription on; ends after the object's last event.
 ///
@@ -44,7 +44,7 @@ struct State<E> {
 
 /// The sending side of an object's events.
 #[derive(Debug)]
-pub struct Emitter<E>(Mutex<State<E>>);
+pub(crate) struct Emitter<E>(Mutex<State<E>>);
 
 impl<E> Default for Emitter<E> {
     fn default() -> Self {
@@ -58,7 +58,7 @@ impl<E> Default for Emitter<E> {
 
 impl<E: Clone> Emitter<E> {
     /// A stream of everything emitted from now on, and of what nobody has heard yet.
-    pub fn subscribe(&self) -> EventStream<E> {
+    pub(crate) fn subscribe(&self) -> EventStream<E> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut state = lock(&self.0);
         for event in state.backlog.take().unwrap_or_default() {
@@ -72,7 +72,7 @@ impl<E: Clone> Emitter<E> {
     }
 
     /// Tells everybody; returns whether anybody listens.
-    pub fn emit(&self, event: E) -> bool {
+    pub(crate) fn emit(&self, event: E) -> bool {
         let mut state = lock(&self.0);
         if state.last.is_some() {
             return false;
@@ -93,7 +93,7 @@ impl<E: Clone> Emitter<E> {
     /// Tells everybody the last event and ends all streams.
     ///
     /// What nobody listened to is let go, as it may hold handles that hold this object.
-    pub fn emit_last(&self, event: E) {
+    pub(crate) fn emit_last(&self, event: E) {
         let mut state = lock(&self.0);
         if state.last.is_some() {
             return;
@@ -103,6 +103,11 @@ impl<E: Clone> Emitter<E> {
         }
         state.backlog = None;
         state.last = Some(event);
+    }
+
+    /// Ends all streams without a last event.
+    pub(crate) fn end(&self) {
+        lock(&self.0).subscribers.clear();
     }
 }
 

@@ -1,30 +1,48 @@
 //! broth: a crash-proof, multi-core WebRTC SFU as a library.
 //!
-//! So far its lower half, on which `Server`, `Room` and `Peer` will stand: negotiation
-//! ([`ortc`]), settings, the sockets of a room ([`sockets`]), pinned worker processes
-//! ([`supervisor`]), requests to a worker ([`worker_channel`]) and event streams ([`events`]).
-//! This crate never touches a media packet.
+//! [`Server`] starts one pinned worker process per core and keeps them alive. A [`Room`] lives in
+//! one of them; a [`Peer`] is a participant, made by the messages of its client, which the
+//! application carries: [`Room::receive_request`], [`Peer::receive_request`],
+//! [`Peer::receive_notification`] and [`PeerEvent::Notify`]. [`WebRtcTransport`], [`Producer`] and
+//! [`Consumer`] come with these messages. The API is that of mediasoup v2.
+//!
+//! This crate never touches a media packet. All of it must be used within a tokio runtime.
 
 #![deny(missing_docs)]
 
-pub mod error;
-pub mod events;
+mod consumer;
+mod error;
+mod events;
 pub mod ortc;
-pub mod settings;
-pub mod sockets;
-pub mod supervisor;
-pub mod worker_channel;
+mod peer;
+mod periodic;
+mod producer;
+mod protocol;
+mod room;
+mod server;
+mod settings;
+mod sockets;
+mod supervisor;
+mod transport;
+mod worker_channel;
 
 pub use broth_ipc::body::{
-    DtlsIdentity, DtlsParameters, DtlsRole, DtlsState, Fingerprint, IceCandidate, IceParameters,
-    IceState, Load, TransportTuple, WorkerSettings,
+    ConsumerDump, DtlsIdentity, DtlsParameters, DtlsRole, DtlsState, Fingerprint, IceCandidate,
+    IceParameters, IceState, Load, ProducerDump, RouterDump, RtpStreamStats, TransportStats,
+    TransportTuple, WebRtcTransportDump, WebRtcTransportOptions, WorkerDump, WorkerSettings,
 };
-pub use broth_ipc::rtp::{MediaKind, Profile, RtpCapabilities, RtpParameters};
+pub use broth_ipc::rtp::{MediaKind, Profile, RtpCapabilities, RtpMapping, RtpParameters};
 pub use broth_ipc::{ErrorCode, Rejection};
+pub use consumer::{Consumer, ConsumerEvent};
 pub use error::{Error, Result};
 pub use events::EventStream;
 pub use ortc::RoomMediaCodec;
+pub use peer::{Peer, PeerEvent};
+pub use producer::{Producer, ProducerEvent};
+pub use room::{AudioLevels, CloseReason, Room, RoomEvent};
+pub use server::{RoomOptions, Server, ServerEvent, WorkerInfo};
 pub use settings::{Limits, ListenAddr, Settings, WorkerBin};
+pub use transport::{TransportEvent, WebRtcTransport};
 
 /// Who caused something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +56,19 @@ pub enum Originator {
 }
 
 /// Locks a mutex whose holders do not panic between two consistent states.
-pub fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A random id or SSRC in the range mediasoup v2 draws from (`spec: api.md` §1.1).
-pub fn random_id() -> u32 {
+pub(crate) fn random_id() -> u32 {
     rand::Rng::random_range(&mut rand::rng(), 10_000_000..=99_999_999)
+}
+
+/// Reads a worker's answer.
+pub(crate) fn parsed<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T> {
+    serde_json::from_value(answer)
+        .map_err(|error| Error::other(format!("unexpected answer of the worker: {error}")))
 }

@@ -160,7 +160,7 @@ fn fail<T>(text: String) -> Result<T> {
 }
 
 /// Refuses a level the worker would refuse.
-pub fn check_log_level(level: &str) -> Result<()> {
+pub(crate) fn check_log_level(level: &str) -> Result<()> {
     match level.to_lowercase().as_str() {
         "debug" | "warn" | "error" | "none" => Ok(()),
         other => fail(format!("invalid value '{other}' for logLevel")),

@@ -22,9 +22,9 @@ const BACKLOG: i32 = 256;
 ///
 /// The room keeps its own descriptors, so that the sockets outlive the worker.
 #[derive(Debug)]
-pub struct RoomSockets {
+pub(crate) struct RoomSockets {
     /// What to tell the worker, in the order of the descriptors.
-    pub described: Vec<RouterSocket>,
+    pub(crate) described: Vec<RouterSocket>,
     fds: Vec<OwnedFd>,
 }
 
@@ -33,7 +33,7 @@ impl RoomSockets {
     ///
     /// # Errors
     /// An address cannot be used, or no port of the range is free.
-    pub fn bind(listen: &[ListenAddr], ports: &RangeInclusive<u16>) -> Result<Self> {
+    pub(crate) fn bind(listen: &[ListenAddr], ports: &RangeInclusive<u16>) -> Result<Self> {
         let mut sockets = Self {
             described: Vec::new(),
             fds: Vec::new(),
@@ -54,7 +54,7 @@ impl RoomSockets {
     }
 
     /// Copies of the descriptors, in the order of `described`.
-    pub fn try_clone_fds(&self) -> io::Result<Vec<OwnedFd>> {
+    pub(crate) fn try_clone_fds(&self) -> io::Result<Vec<OwnedFd>> {
         self.fds.iter().map(OwnedFd::try_clone).collect()
     }
 }

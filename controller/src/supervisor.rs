@@ -1,4 +1,10 @@
 //! Worker processes: started, watched, and started again.
 
-pub mod policy;
-pub mod spawn;
+pub(crate) mod cpus;
+mod output;
+pub(crate) mod placement;
+pub(crate) mod policy;
+mod process;
+pub(crate) mod slot;
+pub(crate) mod spawn;
+pub(crate) mod worker;

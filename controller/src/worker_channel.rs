@@ -55,13 +55,13 @@ struct Command {
 
 /// The way to a worker. Requests leave in the order of the calls.
 #[derive(Clone)]
-pub struct WorkerChannel {
+pub(crate) struct WorkerChannel {
     commands: mpsc::UnboundedSender<Command>,
 }
 
 impl WorkerChannel {
     /// Starts the task that owns the channel; it ends when the channel does.
-    pub fn start(
+    pub(crate) fn start(
         socket: UnixStream,
         handle: impl FnMut(Notification) + Send + 'static,
     ) -> io::Result<(Self, JoinHandle<()>)> {
@@ -77,23 +77,36 @@ impl WorkerChannel {
     }
 
     /// Sends a request and waits for the answer.
-    pub async fn request(&self, ids: Ids, call: Call, fds: Vec<OwnedFd>) -> Result<Value> {
+    pub(crate) async fn request(&self, ids: Ids, call: Call, fds: Vec<OwnedFd>) -> Result<Value> {
         let (reply, answer) = oneshot::channel();
         self.push(ids, call, fds, Waiter::Reply(reply))?;
         answer.await.unwrap_or(Err(Error::ChannelClosed))
     }
 
     /// Sends a request; a refusal is only logged.
-    pub fn send(&self, ids: Ids, call: Call) {
+    pub(crate) fn send(&self, ids: Ids, call: Call) {
         let method = call.method();
         // A closed channel needs no log: the worker's end is told elsewhere.
         let _ = self.push(ids, call, Vec::new(), Waiter::Log(method));
     }
 
+    /// Sends a request, hands the answer to `then` in order with the notifications, and waits for
+    /// what that returns.
+    pub(crate) async fn request_then<T: Send + 'static>(
+        &self,
+        ids: Ids,
+        call: Call,
+        then: impl FnOnce(Result<Value>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, result) = oneshot::channel();
+        self.send_then(ids, call, |answer| drop(reply.send(then(answer))));
+        result.await.unwrap_or(Err(Error::ChannelClosed))
+    }
+
     /// Sends a request and hands the answer to `then`, in order with the notifications.
     ///
     /// `then` is never called before this returns, and not at all on a closed channel.
-    pub fn send_then(
+    pub(crate) fn send_then(
         &self,
         ids: Ids,
         call: Call,

@@ -10,7 +10,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// What to do about a dead worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Start another one after this time.
     Spawn(Duration),
     /// Leave its place empty.
@@ -19,20 +19,20 @@ pub enum Decision {
 
 /// The history of one worker's place.
 #[derive(Debug, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     is_ready: bool,
     deaths_unready: u32,
 }
 
 impl Policy {
     /// The worker said that it is ready.
-    pub fn handle_ready(&mut self) {
+    pub(crate) fn handle_ready(&mut self) {
         self.is_ready = true;
         self.deaths_unready = 0;
     }
 
     /// The worker is gone; `code` is `None` if a signal ended it or it never started.
-    pub fn handle_death(&mut self, code: Option<i32>) -> Decision {
+    pub(crate) fn handle_death(&mut self, code: Option<i32>) -> Decision {
         if code == Some(EXIT_BAD_SETTINGS) {
             return Decision::GiveUp;
         }

@@ -9,11 +9,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 
@@ -23,6 +22,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// Tells an executable that is controller and worker in one to be the worker.
@@ -30,27 +31,27 @@ const RUN_WORKER_ENV: &str = "BROTH_RUN_WORKER";
 
 /// What to start.
 #[derive(Clone, Debug)]
-pub struct WorkerSpec {
+pub(crate) struct WorkerSpec {
     /// The executable.
-    pub bin: PathBuf,
+    pub(crate) bin: PathBuf,
     /// It is the running program itself, which must be told to be a worker.
-    pub is_own_executable: bool,
+    pub(crate) is_own_executable: bool,
     /// Its arguments, the worker's id first.
-    pub args: Vec<String>,
+    pub(crate) args: Vec<String>,
     /// The CPU to pin it to.
-    pub cpu: usize,
+    pub(crate) cpu: usize,
 }
 
 /// A started worker.
-pub struct Spawned {
+pub(crate) struct Spawned {
     /// The process.
-    pub child: Child,
+    pub(crate) child: Child,
     /// Our end of its channel.
-    pub channel: UnixStream,
+    pub(crate) channel: UnixStream,
     /// What it says.
-    pub stdout: OwnedFd,
+    pub(crate) stdout: ChildStdout,
     /// What it complains about.
-    pub stderr: OwnedFd,
+    pub(crate) stderr: ChildStderr,
 }
 
 type Job = (WorkerSpec, oneshot::Sender<io::Result<Spawned>>);
@@ -60,28 +61,27 @@ type Job = (WorkerSpec, oneshot::Sender<io::Result<Spawned>>);
 /// A worker gets its parent-death signal when the *thread* that started it ends, so this thread
 /// lives as long as any handle of it.
 #[derive(Clone)]
-pub struct Spawner {
+pub(crate) struct Spawner {
     jobs: mpsc::Sender<Job>,
 }
 
 impl Spawner {
-    /// Starts the thread.
+    /// Starts the thread. Must be called within a tokio runtime, which watches the workers.
     ///
     /// # Errors
     /// No thread or no descriptor is to be had.
-    pub fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let reserved = reserve_channel_fd()?;
+        let runtime = Handle::current();
         thread::Builder::new()
             .name("broth-spawner".into())
             .spawn(move || {
                 let _reserved = reserved;
+                let _entered = runtime.enter();
                 for (spec, reply) in queue {
-                    // Nobody waits any more: the server closed meanwhile.
-                    if let Err(Ok(mut spawned)) = reply.send(spawn(&spec)) {
-                        let _ = spawned.child.kill();
-                        let _ = spawned.child.wait();
-                    }
+                    // Should nobody wait any more, the channel closes and so ends the worker.
+                    let _ = reply.send(spawn(&spec));
                 }
             })?;
         Ok(Self { jobs })
@@ -91,7 +91,7 @@ impl Spawner {
     ///
     /// # Errors
     /// The executable cannot be started or pinned.
-    pub async fn spawn(&self, spec: WorkerSpec) -> io::Result<Spawned> {
+    pub(crate) async fn spawn(&self, spec: WorkerSpec) -> io::Result<Spawned> {
         let (reply, spawned) = oneshot::channel();
         let gone = || io::Error::other("the spawner thread is gone");
         self.jobs.send((spec, reply)).map_err(|_| gone())?;
@@ -100,7 +100,7 @@ impl Spawner {
 }
 
 /// The cores this process may run on.
-pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
     Ok((0..CpuSet::count())
         .filter(|cpu| set.is_set(*cpu) == Ok(true))
@@ -166,7 +166,7 @@ fn spawn(spec: &WorkerSpec) -> io::Result<Spawned> {
     Ok(Spawned {
         child,
         channel,
-        stdout: stdout.into(),
-        stderr: stderr.into(),
+        stdout,
+        stderr,
     })
 }

@@ -1,0 +1,79 @@
+//! Something done again and again until the object it is about closes.
+
+use std::future::Future;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::lock;
+
+/// The shortest and usual interval (`spec: protocol.md` §4).
+const INTERVAL_MS_MIN: u64 = 1000;
+
+/// At most one repeated action.
+#[derive(Debug, Default)]
+pub(crate) struct Periodic(Mutex<Option<AbortHandle>>);
+
+impl Periodic {
+    /// Does `action` now and every `interval_ms`; nothing new if it is being done already.
+    pub(crate) fn enable<F>(&self, interval_ms: u64, action: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let mut task = lock(&self.0);
+        if task.is_some() {
+            return;
+        }
+        let period = Duration::from_millis(interval_ms.max(INTERVAL_MS_MIN));
+        let repeated = async move {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                action().await;
+            }
+        };
+        *task = Some(tokio::spawn(repeated).abort_handle());
+    }
+
+    /// Stops it.
+    pub(crate) fn disable(&self) {
+        if let Some(task) = lock(&self.0).take() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Periodic {
+    fn drop(&mut self) {
+        self.disable();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_acts_at_once_then_at_the_interval_and_stops() {
+        let count = Arc::new(AtomicU32::new(0));
+        let periodic = Periodic::default();
+        for interval_ms in [1, 5000] {
+            let count = Arc::clone(&count);
+            periodic.enable(interval_ms, move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(())
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+        periodic.disable();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+    }
+}

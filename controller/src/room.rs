@@ -1,0 +1,442 @@
+//! A room: peers that see and hear each other, in one worker.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use broth_ipc::body::{CreateConsumer, CreateRouter, RouterDump, SetAudioLevelsEvent};
+use broth_ipc::rtp::RtpCapabilities;
+use broth_ipc::{
+    Call, ConsumerId, Event, Ids, Notification, ProducerId, RouterId, Scope, TransportId,
+};
+use serde_json::{Value, json};
+
+use crate::consumer::Consumer;
+use crate::error::{Error, Result};
+use crate::events::{Emitter, EventStream};
+use crate::ortc;
+use crate::peer::{Peer, PeerEvent};
+use crate::producer::Producer;
+use crate::protocol::{self, Members};
+use crate::settings::Limits;
+use crate::sockets::RoomSockets;
+use crate::supervisor::worker::Worker;
+use crate::transport::WebRtcTransport;
+use crate::worker_channel::WorkerChannel;
+use crate::{lock, random_id};
+
+/// What happens to a room (`spec: api.md` §6.4).
+#[derive(Clone, Debug)]
+pub enum RoomEvent {
+    /// It closed.
+    Close {
+        /// Why.
+        reason: CloseReason,
+        /// Given by the application, if it closed the room.
+        app_data: Option<Value>,
+    },
+    /// A client joined.
+    NewPeer(Peer),
+}
+
+/// Why a room closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The application closed it.
+    Application,
+    /// The server closed.
+    Server,
+    /// Its worker died; the text says how.
+    WorkerDied(String),
+}
+
+/// Producers that were heard in the last 500 ms, the loudest first, with their level in dBov:
+/// 0 is the loudest, -127 silence (RFC 6464).
+pub type AudioLevels = Vec<(Producer, i8)>;
+
+/// A room. A cheap handle; dropping it closes nothing.
+#[derive(Clone)]
+pub struct Room(Arc<Inner>);
+
+struct Inner {
+    id: RouterId,
+    worker: Arc<Worker>,
+    capabilities: RtpCapabilities,
+    limits: Limits,
+    /// Kept here so that they outlive the worker.
+    sockets: RoomSockets,
+    events: Emitter<RoomEvent>,
+    audio_levels: Emitter<AudioLevels>,
+    state: Mutex<State>,
+}
+
+/// The structure of a room: who is in it and what there is.
+///
+/// Every change of structure happens under its lock, which is never held across an `await`.
+/// Locks of single objects are taken inside it, one at a time. Whoever has a `&mut State` holds
+/// the lock.
+pub(crate) struct State {
+    is_closed: bool,
+    is_reporting_levels: bool,
+    channel: WorkerChannel,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) transports: HashMap<TransportId, WebRtcTransport>,
+    pub(crate) producers: HashMap<ProducerId, Producer>,
+    pub(crate) consumers: HashMap<ConsumerId, Consumer>,
+}
+
+impl State {
+    /// Sends the worker a request whose refusal is only logged. Once the room is closed, its
+    /// router goes with all there is in it.
+    pub(crate) fn send(&self, ids: Ids, call: Call) {
+        if !self.is_closed {
+            self.channel.send(ids, call);
+        }
+    }
+}
+
+impl PartialEq for Room {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room")
+            .field("id", &self.0.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Room {
+    /// Makes a room on a worker.
+    pub(crate) async fn create(
+        worker: Arc<Worker>,
+        capabilities: RtpCapabilities,
+        sockets: RoomSockets,
+        limits: Limits,
+    ) -> Result<Self> {
+        let state = State {
+            is_closed: false,
+            is_reporting_levels: false,
+            channel: worker.channel.clone(),
+            peers: Vec::new(),
+            transports: HashMap::new(),
+            producers: HashMap::new(),
+            consumers: HashMap::new(),
+        };
+        let request = CreateRouter {
+            sockets: sockets.described.clone(),
+        };
+        let fds = sockets.try_clone_fds().map_err(|error| {
+            Error::other(format!("cannot duplicate the room's sockets: {error}"))
+        })?;
+        let room = Self(Arc::new(Inner {
+            id: worker.free_router_id(),
+            worker: Arc::clone(&worker),
+            capabilities,
+            limits,
+            sockets,
+            events: Emitter::default(),
+            audio_levels: Emitter::default(),
+            state: Mutex::new(state),
+        }));
+        worker.add_room(&room)?;
+        let created = worker
+            .channel
+            .request(room.ids(), Call::CreateRouter(request), fds)
+            .await;
+        if let Err(error) = created {
+            worker.remove_room(&room);
+            return Err(error);
+        }
+        Ok(room)
+    }
+
+    /// The id.
+    pub fn id(&self) -> u32 {
+        self.0.id.0
+    }
+
+    /// Whether it has been closed.
+    pub fn closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    /// What can be sent and received in the room.
+    pub fn rtp_capabilities(&self) -> &RtpCapabilities {
+        &self.0.capabilities
+    }
+
+    /// The peers in the order they joined, spies included.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.lock().peers.clone()
+    }
+
+    /// The peer with that name.
+    pub fn get_peer_by_name(&self, name: &str) -> Option<Peer> {
+        self.lock()
+            .peers
+            .iter()
+            .find(|peer| peer.name() == name)
+            .cloned()
+    }
+
+    /// Place of its worker among the server's, from 0.
+    pub fn worker_idx(&self) -> usize {
+        self.0.worker.idx
+    }
+
+    /// The ports media is received at: `(address, port)` of each UDP socket and TCP listener.
+    pub fn ports(&self) -> Vec<(std::net::IpAddr, u16)> {
+        let described = self.0.sockets.described.iter();
+        described.map(|socket| (socket.ip, socket.port)).collect()
+    }
+
+    /// What happens from now on; the first subscriber also gets what happened before.
+    pub fn events(&self) -> EventStream<RoomEvent> {
+        self.0.events.subscribe()
+    }
+
+    /// Who is heard, every 500 ms. The worker measures only while somebody listens.
+    pub fn audio_levels(&self) -> EventStream<AudioLevels> {
+        let mut state = self.lock();
+        let levels = self.0.audio_levels.subscribe();
+        if state.is_closed {
+            self.0.audio_levels.end();
+        }
+        self.report_levels(&mut state, true);
+        levels
+    }
+
+    /// Closes it with everything in it. Does nothing if it is closed.
+    pub fn close(&self, app_data: Option<Value>) {
+        self.close_for(CloseReason::Application, app_data);
+    }
+
+    /// Handles a request of a client with target `room`: `queryRoom` or `join`
+    /// (`spec: protocol.md` §2). The answer is to be sent back.
+    ///
+    /// The peer that joined comes by [`RoomEvent::NewPeer`] and [`Self::get_peer_by_name`]; what
+    /// [`Self::join`] returns is handier.
+    ///
+    /// # Errors
+    /// The room is closed, or the request is malformed or not possible; the text is fit for the
+    /// client.
+    pub async fn receive_request(&self, request: Value) -> Result<Value> {
+        self.check_open()?;
+        let (method, members) = protocol::open_request(request)?;
+        match method.as_str() {
+            "queryRoom" => Ok(json!({
+                "rtpCapabilities": self.0.capabilities,
+                "mandatoryCodecPayloadTypes": [],
+            })),
+            "join" => Ok(self.join_with(members)?.1),
+            other => Err(Error::other(format!("unknown request method \"{other}\""))),
+        }
+    }
+
+    /// Handles a `join` request and returns the peer with the answer for its client.
+    ///
+    /// # Errors
+    /// As [`Self::receive_request`].
+    pub fn join(&self, request: &Value) -> Result<(Peer, Value)> {
+        self.check_open()?;
+        let (_, members) = protocol::open_request(request.clone())?;
+        self.join_with(members)
+    }
+
+    /// Everything the worker knows about it.
+    ///
+    /// # Errors
+    /// It is closed, or the worker is gone.
+    pub async fn dump(&self) -> Result<RouterDump> {
+        self.check_open()?;
+        let call = Call::DumpRouter(Default::default());
+        crate::parsed(self.channel().request(self.ids(), call, vec![]).await?)
+    }
+
+    /// Checks everything first, so that a failed join leaves nothing behind.
+    fn join_with(&self, mut members: Members) -> Result<(Peer, Value)> {
+        let name = protocol::text(&members, "peerName")?;
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(Error::closed("Room"));
+        }
+        if state.peers.iter().any(|peer| peer.name() == name) {
+            return Err(Error::other(format!(
+                "duplicated Peer [peerName:\"{name}\"]"
+            )));
+        }
+        let capabilities: RtpCapabilities = protocol::shaped(&mut members, "rtpCapabilities")?;
+        ortc::assert_capabilities_subset(&capabilities, &self.0.capabilities)?;
+        let is_spy = protocol::flag(&members, "spy")?;
+        let app_data = protocol::app_data(&mut members).unwrap_or_default();
+        let peer = Peer::new(self.clone(), name, is_spy, capabilities, app_data);
+        let others = state.peers.clone();
+        let mut described = Vec::new();
+        for other in &others {
+            let mut consumers = Vec::new();
+            for producer in other.producers() {
+                let consumer = self.add_consumer(&mut state, &peer, &producer);
+                peer.emit(PeerEvent::NewConsumer(consumer.clone()));
+                consumers.push(consumer.to_data());
+            }
+            if !is_spy {
+                other.notify("newPeer", peer.to_data(&[]));
+            }
+            if !other.spy() {
+                described.push(other.to_data(&consumers));
+            }
+        }
+        state.peers.push(peer.clone());
+        self.0.events.emit(RoomEvent::NewPeer(peer.clone()));
+        Ok((peer, json!({ "peers": described })))
+    }
+
+    /// Makes the consumer of `owner` for `producer`.
+    pub(crate) fn add_consumer(
+        &self,
+        state: &mut State,
+        owner: &Peer,
+        producer: &Producer,
+    ) -> Consumer {
+        let id = std::iter::repeat_with(|| ConsumerId(random_id()))
+            .find(|id| !state.consumers.contains_key(id))
+            .expect("the iterator is endless");
+        // All consumers of a client may share a transport and hence a key: no SSRC twice.
+        let taken: Vec<u32> = owner
+            .consumers()
+            .iter()
+            .flat_map(|other| other.ssrcs())
+            .collect();
+        let mut free = std::iter::repeat_with(random_id).filter(|ssrc| !taken.contains(ssrc));
+        let ssrc = free.next().expect("the iterator is endless");
+        let rtx_ssrc = free
+            .find(|rtx| *rtx != ssrc)
+            .expect("the iterator is endless");
+        let parameters = ortc::consumer_parameters(
+            producer.consumable_rtp_parameters(),
+            owner.rtp_capabilities(),
+            ssrc,
+            rtx_ssrc,
+        );
+        let consumer = Consumer::new(id, producer.clone(), owner.clone(), parameters);
+        state.consumers.insert(id, consumer.clone());
+        owner.add_consumer(consumer.clone());
+        producer.add_consumer(consumer.clone());
+        let call = Call::CreateConsumer(CreateConsumer {
+            kind: producer.kind(),
+        });
+        let (room, refused) = (self.clone(), consumer.clone());
+        state
+            .channel
+            .send_then(consumer.ids(), call, move |answer| {
+                match answer {
+                    // A dead worker takes the whole room along.
+                    Ok(_) | Err(Error::ChannelClosed) => {}
+                    Err(error) => {
+                        tracing::error!(id = refused.id(), %error, "consumer refused");
+                        refused.close_in(&mut room.lock(), false);
+                    }
+                }
+            });
+        consumer
+    }
+
+    /// Something the worker tells about the room or something in it.
+    pub(crate) fn handle(&self, notification: Notification) {
+        let mut state = self.lock();
+        let (id, event) = (notification.target.target_id, notification.event);
+        // What is not found was closed from this side a moment ago.
+        match notification.target.scope {
+            Some(Scope::Transport) => {
+                if let Some(transport) = state.transports.get(&TransportId(id)).cloned() {
+                    transport.handle(&mut state, event);
+                }
+            }
+            Some(Scope::Consumer) => {
+                if let Some(consumer) = state.consumers.get(&ConsumerId(id)).cloned() {
+                    consumer.handle(&mut state, event);
+                }
+            }
+            _ => match event {
+                Event::AudioLevels { entries } => self.tell_levels(&mut state, entries),
+                other => tracing::warn!(id, ?other, "unexpected event of a room"),
+            },
+        }
+    }
+
+    fn tell_levels(&self, state: &mut State, mut entries: Vec<(ProducerId, i8)>) {
+        entries.sort_by_key(|(_, level)| std::cmp::Reverse(*level));
+        let known = entries.into_iter().filter_map(|(id, level)| {
+            let producer = state.producers.get(&id)?.clone();
+            Some((producer, level))
+        });
+        if !self.0.audio_levels.emit(known.collect()) {
+            self.report_levels(state, false);
+        }
+    }
+
+    fn report_levels(&self, state: &mut State, enabled: bool) {
+        if std::mem::replace(&mut state.is_reporting_levels, enabled) != enabled {
+            let call = Call::SetAudioLevelsEvent(SetAudioLevelsEvent { enabled });
+            state.send(self.ids(), call);
+        }
+    }
+
+    /// Closes it (`spec: api.md` §6.5).
+    pub(crate) fn close_for(&self, reason: CloseReason, app_data: Option<Value>) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.is_closed, true) {
+            return;
+        }
+        self.0.worker.remove_room(self);
+        self.0.events.emit_last(RoomEvent::Close {
+            reason: reason.clone(),
+            app_data,
+        });
+        self.0.audio_levels.end();
+        for peer in state.peers.clone() {
+            peer.close_in(&mut state, crate::Originator::Local, None);
+        }
+        if reason == CloseReason::Application {
+            state
+                .channel
+                .send(self.ids(), Call::CloseRouter(Default::default()));
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.0.state)
+    }
+
+    pub(crate) fn ids(&self) -> Ids {
+        Ids::router(self.0.id)
+    }
+
+    pub(crate) fn router_id(&self) -> RouterId {
+        self.0.id
+    }
+
+    pub(crate) fn channel(&self) -> &WorkerChannel {
+        &self.0.worker.channel
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.0.limits
+    }
+
+    /// How many things it has, for placing the next one.
+    pub(crate) fn weight(&self) -> usize {
+        let state = self.lock();
+        state.peers.len() + state.producers.len() + state.consumers.len()
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.closed() {
+            true => Err(Error::closed("Room")),
+            false => Ok(()),
+        }
+    }
+}

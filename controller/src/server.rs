@@ -1,0 +1,319 @@
+//! The server: worker processes and the rooms in them.
+
+use std::sync::{Arc, Mutex};
+
+use broth_ipc::body::{Hello, Load, WorkerDump, WorkerSettings};
+use broth_ipc::{Call, Ids, PROTOCOL};
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, Result};
+use crate::events::{Emitter, EventStream};
+use crate::lock;
+use crate::ortc::{self, RoomMediaCodec};
+use crate::room::{CloseReason, Room};
+use crate::settings::{Settings, WorkerBin, check_log_level};
+use crate::sockets::RoomSockets;
+use crate::supervisor::cpus;
+use crate::supervisor::placement::{self, Candidate};
+use crate::supervisor::slot::{Slot, SlotEvent};
+use crate::supervisor::spawn::{Spawner, WorkerSpec, allowed_cpus};
+use crate::supervisor::worker::Worker;
+
+/// How many workers may die under a new room before it is not made.
+const ROOM_TRIES: usize = 3;
+
+/// What happens to a server.
+#[derive(Clone, Debug)]
+pub enum ServerEvent {
+    /// It closed.
+    Close,
+    /// A room was made.
+    NewRoom(Room),
+    /// A worker is ready.
+    WorkerReady {
+        /// Its place, from 0.
+        idx: usize,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A worker died; its rooms have closed.
+    WorkerDied {
+        /// Its place, from 0.
+        idx: usize,
+        /// How it ended, with its last complaint.
+        reason: String,
+        /// Whether its place stays empty: another start would fail the same way.
+        gave_up: bool,
+    },
+}
+
+/// How a room is to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoomOptions {
+    /// Place of the worker; `None`: the least loaded one.
+    pub worker_idx: Option<usize>,
+}
+
+/// A worker that is alive.
+#[derive(Clone, Debug)]
+pub struct WorkerInfo {
+    /// Its place, from 0.
+    pub idx: usize,
+    /// Its name in logs.
+    pub id: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+    /// Rooms in it.
+    pub rooms: usize,
+    /// What it said of its load, at most a second ago.
+    pub load: Load,
+}
+
+/// A server. A cheap handle; dropping it closes nothing.
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    slots: Vec<Slot>,
+    events: Emitter<ServerEvent>,
+    tasks: Mutex<Tasks>,
+}
+
+enum Tasks {
+    Running(Vec<JoinHandle<()>>),
+    Closed,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("workers", &self.0.slots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Checks the settings, starts the workers and waits until all are ready.
+    ///
+    /// # Errors
+    /// The settings cannot work, or a worker does not become ready; then none is left.
+    pub async fn new(settings: Settings) -> Result<Self> {
+        settings.validate()?;
+        let bin = settings.find_worker_bin()?;
+        let system = |error| Error::other(format!("cannot start workers: {error}"));
+        let ordered = cpus::order(&allowed_cpus().map_err(system)?, cpus::first_sibling);
+        let spawner = Spawner::start().map_err(system)?;
+        let name = format!("{:08x}", rand::random::<u32>());
+        let hello = Hello {
+            protocol: PROTOCOL,
+            dtls: settings.dtls.clone(),
+        };
+        let slots = cpus::assign(&ordered, settings.num_workers)
+            .into_iter()
+            .enumerate();
+        let slots = slots.map(|(idx, cpu)| {
+            let id = format!("{name}#{}", idx + 1);
+            let mut args = vec![id.clone(), format!("--logLevel={}", settings.log_level)];
+            args.extend(
+                settings
+                    .log_tags
+                    .iter()
+                    .map(|tag| format!("--logTag={tag}")),
+            );
+            let spec = WorkerSpec {
+                bin: bin.clone(),
+                is_own_executable: settings.worker_bin == WorkerBin::ThisExecutable,
+                args,
+                cpu,
+            };
+            Slot::new(idx, id, spec, hello.clone())
+        });
+        let server = Self(Arc::new(Inner {
+            slots: slots.collect(),
+            settings,
+            events: Emitter::default(),
+            tasks: Mutex::new(Tasks::Closed),
+        }));
+        let tasks = (0..server.0.slots.len()).map(|idx| {
+            let (server, spawner) = (server.clone(), spawner.clone());
+            tokio::spawn(async move {
+                let slot = &server.0.slots[idx];
+                slot.run(spawner, |event| server.handle(idx, event)).await;
+            })
+        });
+        *lock(&server.0.tasks) = Tasks::Running(tasks.collect());
+        for slot in &server.0.slots {
+            if let Err(reason) = slot.started().await {
+                server.close().await;
+                return Err(Error::other(format!("worker {}: {reason}", slot.idx)));
+            }
+        }
+        Ok(server)
+    }
+
+    /// Whether it has been closed.
+    pub fn closed(&self) -> bool {
+        matches!(*lock(&self.0.tasks), Tasks::Closed)
+    }
+
+    /// Workers alive now.
+    pub fn num_workers(&self) -> usize {
+        self.0
+            .slots
+            .iter()
+            .filter(|slot| slot.worker().is_some())
+            .count()
+    }
+
+    /// The workers alive now, with their load.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        let alive = self.0.slots.iter().filter_map(Slot::worker);
+        let described = alive.map(|worker| WorkerInfo {
+            idx: worker.idx,
+            id: worker.id.clone(),
+            pid: worker.pid,
+            cpu: worker.cpu,
+            rooms: worker.rooms.list().len(),
+            load: lock(&worker.load).clone(),
+        });
+        described.collect()
+    }
+
+    /// What happens from now on; the first subscriber also gets what happened before.
+    pub fn events(&self) -> EventStream<ServerEvent> {
+        self.0.events.subscribe()
+    }
+
+    /// Makes a room that allows `media_codecs`, on the least loaded worker.
+    ///
+    /// # Errors
+    /// The server is closed, a codec is not supported, no port is free, or no worker is alive.
+    pub async fn room(
+        &self,
+        media_codecs: &[RoomMediaCodec],
+        options: RoomOptions,
+    ) -> Result<Room> {
+        self.check_open()?;
+        let capabilities = ortc::room_capabilities(media_codecs)?;
+        let settings = &self.0.settings;
+        for _ in 0..ROOM_TRIES {
+            let worker = self.place(options)?;
+            let sockets = RoomSockets::bind(&settings.listen, &settings.rtc_ports)?;
+            let created =
+                Room::create(worker, capabilities.clone(), sockets, settings.limits).await;
+            match created {
+                // The worker just died: another one may live.
+                Err(Error::ChannelClosed) => {}
+                Err(error) => return Err(error),
+                Ok(room) => {
+                    self.0.events.emit(ServerEvent::NewRoom(room.clone()));
+                    return Ok(room);
+                }
+            }
+        }
+        Err(Error::other("workers keep dying"))
+    }
+
+    /// Changes the log settings of all workers; absent members stay as they are.
+    ///
+    /// # Errors
+    /// The server is closed, or the level is unknown.
+    pub async fn update_settings(&self, settings: WorkerSettings) -> Result<()> {
+        self.check_open()?;
+        if let Some(level) = &settings.log_level {
+            check_log_level(level)?;
+        }
+        for worker in self.0.slots.iter().filter_map(Slot::worker) {
+            let call = Call::UpdateSettings(settings.clone());
+            worker.channel.request(Ids::NONE, call, vec![]).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything the workers know.
+    ///
+    /// # Errors
+    /// The server is closed, or a worker dies meanwhile.
+    pub async fn dump(&self) -> Result<Vec<WorkerDump>> {
+        self.check_open()?;
+        let mut dumps = Vec::new();
+        for worker in self.0.slots.iter().filter_map(Slot::worker) {
+            let call = Call::DumpWorker(Default::default());
+            dumps.push(crate::parsed(
+                worker.channel.request(Ids::NONE, call, vec![]).await?,
+            )?);
+        }
+        Ok(dumps)
+    }
+
+    /// Closes all rooms, ends all workers and waits for their end. Does nothing if it is closed.
+    pub async fn close(&self) {
+        let tasks = std::mem::replace(&mut *lock(&self.0.tasks), Tasks::Closed);
+        let Tasks::Running(tasks) = tasks else {
+            return;
+        };
+        self.0.events.emit_last(ServerEvent::Close);
+        for slot in self.0.slots.iter().rev() {
+            if let Some(worker) = slot.worker() {
+                worker.rooms.close(&CloseReason::Server);
+            }
+            slot.stop();
+        }
+        for task in tasks {
+            // A task that panicked has said so.
+            let _ = task.await;
+        }
+    }
+
+    fn handle(&self, idx: usize, event: SlotEvent) {
+        match event {
+            SlotEvent::Ready { pid } => {
+                self.0.events.emit(ServerEvent::WorkerReady { idx, pid });
+            }
+            SlotEvent::Died { reason, gave_up } => {
+                self.0.events.emit(ServerEvent::WorkerDied {
+                    idx,
+                    reason,
+                    gave_up,
+                });
+                if self.0.slots.iter().all(Slot::is_given_up) {
+                    let server = self.clone();
+                    tokio::spawn(async move { server.close().await });
+                }
+            }
+        }
+    }
+
+    fn place(&self, options: RoomOptions) -> Result<Arc<Worker>> {
+        let slots = &self.0.slots;
+        if let Some(idx) = options.worker_idx {
+            let slot = slots.get(idx);
+            let slot = slot.ok_or_else(|| Error::other("requested worker idx out of range"))?;
+            let dead = || Error::other(format!("worker {idx} is dead"));
+            return slot.worker().ok_or_else(dead);
+        }
+        let alive = slots.iter().filter_map(Slot::worker);
+        let candidates = alive.map(|worker| {
+            let rooms = worker.rooms.list();
+            Candidate {
+                idx: worker.idx,
+                busy: lock(&worker.load).busy,
+                weight: rooms.iter().map(Room::weight).sum(),
+                rooms: rooms.len(),
+            }
+        });
+        placement::least_loaded(candidates)
+            .and_then(|idx| slots[idx].worker())
+            .ok_or_else(|| Error::other("no worker is alive"))
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.closed() {
+            true => Err(Error::closed("Server")),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! One worker's place: starts a worker, watches it, closes its rooms when it dies, starts another.
+
+use std::future::Future;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broth_ipc::body::{Empty, Hello, Ready};
+use broth_ipc::{Call, Ids};
+use nix::sys::signal::Signal;
+use tokio::process::Child;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::output::{self, LastWords};
+use super::policy::{Decision, Policy};
+use super::process::{describe, ended, signal};
+use super::spawn::{Spawner, WorkerSpec};
+use super::worker::{Rooms, Worker};
+use crate::error::Result;
+use crate::lock;
+use crate::room::CloseReason;
+use crate::worker_channel::WorkerChannel;
+
+/// How long a worker may take from its start to being ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a worker may take to end when asked to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the last words of a worker that never became ready may take to arrive.
+const WORDS_TIME: Duration = Duration::from_millis(50);
+
+/// How often a worker is asked for its load.
+const LOAD_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is in the place now.
+#[derive(Clone)]
+pub(crate) enum Status {
+    Starting,
+    Ready(Arc<Worker>),
+    /// Another start follows.
+    Dead(String),
+    GaveUp(String),
+}
+
+/// What happens in the place.
+pub(crate) enum SlotEvent {
+    Ready { pid: u32 },
+    Died { reason: String, gave_up: bool },
+}
+
+/// One worker's place.
+pub(crate) struct Slot {
+    pub(crate) idx: usize,
+    id: String,
+    spec: WorkerSpec,
+    hello: Hello,
+    status: watch::Sender<Status>,
+    is_stopped: watch::Sender<bool>,
+}
+
+/// How a worker ended.
+struct End {
+    code: Option<i32>,
+    reason: String,
+}
+
+impl Slot {
+    /// An empty place.
+    pub(crate) fn new(idx: usize, id: String, spec: WorkerSpec, hello: Hello) -> Self {
+        Self {
+            idx,
+            id,
+            spec,
+            hello,
+            status: watch::Sender::new(Status::Starting),
+            is_stopped: watch::Sender::new(false),
+        }
+    }
+
+    /// The worker in the place, if one is ready.
+    pub(crate) fn worker(&self) -> Option<Arc<Worker>> {
+        match &*self.status.borrow() {
+            Status::Ready(worker) => Some(Arc::clone(worker)),
+            Status::Starting | Status::Dead(_) | Status::GaveUp(_) => None,
+        }
+    }
+
+    /// Whether no worker will ever be here again.
+    pub(crate) fn is_given_up(&self) -> bool {
+        matches!(&*self.status.borrow(), Status::GaveUp(_))
+    }
+
+    /// Waits for the outcome of the first start.
+    pub(crate) async fn started(&self) -> Result<(), String> {
+        let mut status = self.status.subscribe();
+        let outcome = status
+            .wait_for(|status| !matches!(status, Status::Starting))
+            .await;
+        match outcome.as_deref() {
+            Ok(Status::Dead(reason) | Status::GaveUp(reason)) => Err(reason.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks the worker to end and starts no other.
+    pub(crate) fn stop(&self) {
+        self.is_stopped.send_replace(true);
+    }
+
+    /// Keeps the place filled until it is stopped or hopeless.
+    pub(crate) async fn run(&self, spawner: Spawner, tell: impl Fn(SlotEvent)) {
+        let mut policy = Policy::default();
+        let mut is_stopped = self.is_stopped.subscribe();
+        loop {
+            let end = self.live(&spawner, &mut policy, &tell).await;
+            if *is_stopped.borrow_and_update() {
+                return;
+            }
+            let decision = policy.handle_death(end.code);
+            let gave_up = decision == Decision::GiveUp;
+            self.status.send_replace(match gave_up {
+                true => Status::GaveUp(end.reason.clone()),
+                false => Status::Dead(end.reason.clone()),
+            });
+            tell(SlotEvent::Died {
+                reason: end.reason,
+                gave_up,
+            });
+            let Decision::Spawn(wait) = decision else {
+                return;
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                _ = is_stopped.changed() => return,
+            }
+        }
+    }
+
+    /// One worker's life.
+    async fn live(&self, spawner: &Spawner, policy: &mut Policy, tell: &impl Fn(SlotEvent)) -> End {
+        let failed = |what: &str, error: std::io::Error| End {
+            code: None,
+            reason: format!("{what} {}: {error}", self.spec.bin.display()),
+        };
+        let spawned = match spawner.spawn(self.spec.clone()).await {
+            Ok(spawned) => spawned,
+            Err(error) => return failed("cannot start", error),
+        };
+        let words = output::log(&self.id, spawned.stdout, spawned.stderr);
+        let mut child = spawned.child;
+        let pid = child.id().unwrap_or_default();
+        let rooms = Arc::new(Rooms::default());
+        let heard = Arc::clone(&rooms);
+        let started = WorkerChannel::start(spawned.channel, move |event| heard.handle(event));
+        let (channel, channel_end) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                signal(&child, Signal::SIGKILL);
+                ended(&mut child).await;
+                return failed("no channel to", error);
+            }
+        };
+        if let Err(complaint) = self.greet(&channel).await {
+            signal(&child, Signal::SIGKILL);
+            let status = ended(&mut child).await;
+            sleep(WORDS_TIME).await;
+            return End {
+                code: status.code(),
+                reason: format!("{complaint} ({})", epitaph(status, &words)),
+            };
+        }
+        policy.handle_ready();
+        let worker = Arc::new(Worker {
+            idx: self.idx,
+            id: self.id.clone(),
+            pid,
+            cpu: self.spec.cpu,
+            channel,
+            rooms: Arc::clone(&rooms),
+            load: Default::default(),
+        });
+        tell(SlotEvent::Ready { pid: worker.pid });
+        self.status.send_replace(Status::Ready(Arc::clone(&worker)));
+        let status = self.watch(&mut child, channel_end, &worker).await;
+        let reason = epitaph(status, &words);
+        self.status.send_replace(Status::Dead(reason.clone()));
+        rooms.close(&CloseReason::WorkerDied(reason.clone()));
+        End {
+            code: status.code(),
+            reason,
+        }
+    }
+
+    /// Makes sure that the other end is a worker of our kind, pinned where it should be.
+    async fn greet(&self, channel: &WorkerChannel) -> Result<(), String> {
+        let hello = channel.request(Ids::NONE, Call::Hello(self.hello.clone()), vec![]);
+        let answer = timeout(READY_TIMEOUT, hello).await;
+        let answer = answer.map_err(|_| "not ready in time".to_owned())?;
+        let answer = answer.map_err(|error| format!("not ready: {error}"))?;
+        let ready: Ready = crate::parsed(answer).map_err(|error| error.to_string())?;
+        if ready.cpus != [self.spec.cpu] {
+            return Err(format!("pinned to {:?}, not {}", ready.cpus, self.spec.cpu));
+        }
+        Ok(())
+    }
+
+    /// Waits for the worker's end, which a lost channel or a wish to stop brings about.
+    async fn watch(
+        &self,
+        child: &mut Child,
+        channel_end: impl Future,
+        worker: &Worker,
+    ) -> ExitStatus {
+        let mut is_stopped = self.is_stopped.subscribe();
+        tokio::select! {
+            status = ended(child) => return status,
+            _ = channel_end => signal(child, Signal::SIGKILL),
+            _ = is_stopped.wait_for(|is_stopped| *is_stopped) => signal(child, Signal::SIGTERM),
+            () = measure(worker) => {}
+        }
+        if let Ok(status) = timeout(STOP_TIMEOUT, ended(child)).await {
+            return status;
+        }
+        signal(child, Signal::SIGKILL);
+        ended(child).await
+    }
+}
+
+/// Asks for the load again and again.
+async fn measure(worker: &Worker) {
+    loop {
+        let asked = worker
+            .channel
+            .request(Ids::NONE, Call::GetLoad(Empty::default()), vec![]);
+        match asked.await.and_then(crate::parsed) {
+            Ok(load) => *lock(&worker.load) = load,
+            Err(error) => tracing::debug!(worker = worker.id, %error, "no load"),
+        }
+        sleep(LOAD_INTERVAL).await;
+    }
+}
+
+fn epitaph(status: ExitStatus, words: &LastWords) -> String {
+    let words = words.get();
+    match (describe(status), words.is_empty()) {
+        (how, true) => how,
+        (how, false) => format!("{how}: {words}"),
+    }
+}
