@@ -128,6 +128,7 @@ fn spawn(spec: &WorkerSpec) -> io::Result<Spawned> {
     let fd = worker_end.as_raw_fd();
     let mut command = Command::new(&spec.bin);
     command
+        .arg0("broth-worker")
         .args(&spec.args)
         .env_clear()
         .env(CHANNEL_FD_ENV, CHANNEL_FD.to_string())

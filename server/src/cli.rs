@@ -1,0 +1,173 @@
+//! The command line and the environment, turned into settings once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use broth::{ListenAddr, Settings, WorkerBin};
+use clap::{Args, Parser, Subcommand};
+
+/// A conference server: rooms over HTTP and WebSocket, media in one pinned process per core.
+#[derive(Debug, Parser)]
+#[command(name = "broth", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serves the web page, the signalling and the media.
+    Serve(Serve),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where the page and the signalling are served.
+    #[arg(long, env = "BROTH_LISTEN", default_value = "127.0.0.1:3000")]
+    pub(crate) listen: SocketAddr,
+    /// Address media is received at; may be given several times [default: the host's first].
+    #[arg(long, env = "BROTH_RTC_IP", value_delimiter = ',')]
+    rtc_ip: Vec<IpAddr>,
+    /// Address or name told to clients instead, one per --rtc-ip, for a server behind a NAT.
+    #[arg(long, env = "BROTH_ANNOUNCED_IP", value_delimiter = ',')]
+    announced_ip: Vec<String>,
+    /// Ports for media, one per room and address.
+    #[arg(long, env = "BROTH_RTC_PORTS", value_name = "MIN-MAX", value_parser = ports)]
+    rtc_ports: Option<RangeInclusive<u16>>,
+    /// Worker processes [default: one per core].
+    #[arg(long, env = "BROTH_WORKERS")]
+    workers: Option<usize>,
+    /// Certificate chain (PEM) for HTTPS; without it plain HTTP is served.
+    #[arg(long, env = "BROTH_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of the certificate.
+    #[arg(long, env = "BROTH_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+}
+
+/// Where certificate and key of the HTTPS server are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Serve {
+    /// What the media side is started with.
+    pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
+        let mut settings = Settings {
+            num_workers: self.workers,
+            worker_bin: WorkerBin::ThisExecutable,
+            ..Settings::default()
+        };
+        if !self.rtc_ip.is_empty() {
+            settings.listen = self.rtc_ip.iter().copied().map(ListenAddr::from).collect();
+        }
+        if let Some(ports) = &self.rtc_ports {
+            settings.rtc_ports = ports.clone();
+        }
+        if self.announced_ip.len() > settings.listen.len() {
+            bail!(
+                "{} announced addresses for {} media addresses: give a --rtc-ip for each",
+                self.announced_ip.len(),
+                settings.listen.len()
+            );
+        }
+        for (listen, announced) in settings.listen.iter_mut().zip(&self.announced_ip) {
+            listen.announced = Some(announced.clone());
+        }
+        Ok(settings)
+    }
+
+    /// The files for HTTPS, if it is wanted.
+    pub(crate) fn tls(&self) -> anyhow::Result<Option<TlsFiles>> {
+        match (&self.tls_cert, &self.tls_key) {
+            (None, None) => Ok(None),
+            (Some(cert), Some(key)) => Ok(Some(TlsFiles {
+                cert: cert.clone(),
+                key: key.clone(),
+            })),
+            (Some(_), None) => bail!("--tls-cert is given without --tls-key: HTTPS needs both"),
+            (None, Some(_)) => bail!("--tls-key is given without --tls-cert: HTTPS needs both"),
+        }
+    }
+}
+
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let number = |text: &str| text.trim().parse::<u16>().ok().filter(|&port| port > 0);
+    let range = text.split_once('-');
+    match range.and_then(|(min, max)| Some((number(min)?, number(max)?))) {
+        Some((min, max)) if min <= max => Ok(min..=max),
+        Some((min, max)) => Err(format!("{min} is above {max}: give min-max")),
+        None => Err("give min-max with ports from 1 to 65535, as in 40000-49999".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(args: &[&str]) -> Result<Serve, clap::Error> {
+        let all = ["broth", "serve"].iter().chain(args);
+        Cli::try_parse_from(all).map(|Cli { command }| match command {
+            Command::Serve(serve) => serve,
+        })
+    }
+
+    #[test]
+    fn each_media_address_gets_its_announced_one() {
+        let args = [
+            "--rtc-ip",
+            "127.0.0.1",
+            "--rtc-ip",
+            "127.0.0.2",
+            "--announced-ip",
+            "a.example",
+        ];
+        let settings = serve(&args).unwrap().settings().unwrap();
+        let announced: Vec<_> = settings
+            .listen
+            .iter()
+            .map(|l| l.announced.as_deref())
+            .collect();
+        assert_eq!(announced, [Some("a.example"), None]);
+    }
+
+    #[test]
+    fn more_announced_than_media_addresses_are_refused() {
+        let args = [
+            "--rtc-ip",
+            "127.0.0.1",
+            "--announced-ip",
+            "a.example,b.example",
+        ];
+        let error = serve(&args).unwrap().settings().unwrap_err();
+        assert!(
+            error.to_string().contains("2 announced addresses for 1"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn half_a_tls_pair_is_refused() {
+        for (given, missing) in [("--tls-cert", "--tls-key"), ("--tls-key", "--tls-cert")] {
+            let error = serve(&[given, "file.pem"]).unwrap().tls().unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("without {missing}")),
+                "{error}"
+            );
+        }
+        assert_eq!(serve(&[]).unwrap().tls().unwrap(), None);
+    }
+
+    #[test]
+    fn port_ranges_are_checked() {
+        assert_eq!(ports("40000-40010"), Ok(40000..=40010));
+        assert_eq!(ports("7-7"), Ok(7..=7));
+        for text in ["", "1", "2000-1000", "0-10", "1-65536", "a-b", "-5-9"] {
+            assert!(ports(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `broth`: the conference server. Owns the command line and the order of starting and stopping.
+
+mod cli;
+mod envelope;
+mod http;
+mod rooms;
+mod signal;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum_server::Handle;
+use broth::{Server, ServerEvent};
+use clap::Parser;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal as unix_signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command, Serve};
+use crate::rooms::Rooms;
+
+/// How long open connections may take to end after the rooms have closed.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    // Workers are this executable: nothing of the server may happen in them.
+    broth_worker::run_if_asked();
+    let Command::Serve(serve) = Cli::parse().command;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let served = Runtime::new()
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(run(serve)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line with all causes; a backtrace would help nobody here.
+            let _ = writeln!(std::io::stderr(), "broth: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(serve: Serve) -> anyhow::Result<()> {
+    let settings = serve.settings()?;
+    let tls = http::tls(serve.tls()?).await?;
+    let listener = http::bind(serve.listen)?;
+    let server = Server::new(settings).await.context("cannot start")?;
+    let app = http::app(Arc::new(Rooms::new(server.clone())));
+
+    let handle = Handle::new();
+    let serving = tokio::spawn(http::serve(listener, tls, app, handle.clone()));
+    let reason = tokio::select! {
+        reason = asked_to_stop() => reason?,
+        () = watch_workers(&server) => "no worker is left",
+        ended = serving => {
+            server.close().await;
+            return ended.context("the HTTP server panicked")?.context("the HTTP server ended");
+        }
+    };
+    tracing::info!(reason, "stopping");
+    let gave_up = server.closed();
+    server.close().await;
+    handle.graceful_shutdown(Some(DRAIN_TIME));
+    while handle.connection_count() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    anyhow::ensure!(!gave_up, "all workers failed: see the log above");
+    Ok(())
+}
+
+async fn asked_to_stop() -> anyhow::Result<&'static str> {
+    let mut interrupt = unix_signal(SignalKind::interrupt())?;
+    let mut terminate = unix_signal(SignalKind::terminate())?;
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    })
+}
+
+/// Logs what happens to the workers; returns when the server has closed for want of them.
+async fn watch_workers(server: &Server) {
+    let mut events = server.events();
+    while let Some(event) = events.recv().await {
+        match event {
+            ServerEvent::WorkerReady { idx, pid } => tracing::info!(idx, pid, "worker ready"),
+            ServerEvent::WorkerDied {
+                idx,
+                reason,
+                gave_up,
+            } => tracing::error!(idx, reason, gave_up, "worker died"),
+            ServerEvent::NewRoom(room) => {
+                tracing::info!(id = room.id(), worker = room.worker_idx(), "room made");
+            }
+            ServerEvent::Close => return,
+        }
+    }
+}
