@@ -129,6 +129,8 @@ fn spawn(spec: &WorkerSpec) -> io::Result<Spawned> {
     let mut command = Command::new(&spec.bin);
     command
         .arg0("broth-worker")
+        // A Ctrl-C in the terminal is for the controller, which ends its workers in order.
+        .process_group(0)
         .args(&spec.args)
         .env_clear()
         .env(CHANNEL_FD_ENV, CHANNEL_FD.to_string())
