@@ -129,6 +129,11 @@ const SUPPORTED: &[Supported] = &[
 ];
 
 const MID_URI: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+const TRANSPORT_CC_URI: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+/// What negotiates feedback on [`TRANSPORT_CC_URI`]. broth gives it to who sends and does not ask
+/// for it where it sends itself, so consumers have neither.
+const TRANSPORT_CC: &str = "transport-cc";
 const ABS_SEND_TIME_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 
 const EXTENSIONS: &[(MediaKind, &str, u8)] = &[
@@ -148,6 +153,7 @@ const EXTENSIONS: &[(MediaKind, &str, u8)] = &[
         "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
         6,
     ),
+    (MediaKind::Video, TRANSPORT_CC_URI, 7),
 ];
 
 /// What two codec descriptions are matched by.
@@ -213,6 +219,7 @@ fn video_feedback() -> Vec<RtcpFeedback> {
         ("nack", Some("pli")),
         ("ccm", Some("fir")),
         ("goog-remb", None),
+        (TRANSPORT_CC, None),
     ]
     .map(|(kind, parameter)| RtcpFeedback {
         kind: kind.into(),
@@ -479,26 +486,25 @@ pub fn consumable_parameters(
         codecs.extend(rtx_for(room, payload_type).map(in_use));
     }
     let extensions = parameters.header_extensions.iter();
-    let header_extensions =
-        extensions
-            .filter(|extension| extension.uri != MID_URI)
-            .map(|extension| {
-                let uri = &extension.uri;
-                let id = lookup(&mapping.header_extension_ids, extension.id).ok_or_else(|| {
-                    Error::other(format!("extension header id mapping not found [uri:{uri}]"))
-                })?;
-                if find_extension(room, uri).is_none() {
-                    return Err(Error::other(format!(
-                        "capabilities header extension not found [uri:{uri}]"
-                    )));
-                }
-                Ok(RtpHeaderExtensionParameters {
-                    uri: uri.clone(),
-                    id,
-                    encrypt: false,
-                    parameters: Parameters::new(),
-                })
-            });
+    let header_extensions = extensions
+        .filter(|extension| ![MID_URI, TRANSPORT_CC_URI].contains(&extension.uri.as_str()))
+        .map(|extension| {
+            let uri = &extension.uri;
+            let id = lookup(&mapping.header_extension_ids, extension.id).ok_or_else(|| {
+                Error::other(format!("extension header id mapping not found [uri:{uri}]"))
+            })?;
+            if find_extension(room, uri).is_none() {
+                return Err(Error::other(format!(
+                    "capabilities header extension not found [uri:{uri}]"
+                )));
+            }
+            Ok(RtpHeaderExtensionParameters {
+                uri: uri.clone(),
+                id,
+                encrypt: false,
+                parameters: Parameters::new(),
+            })
+        });
     Ok(RtpParameters {
         mux_id: None,
         codecs,
@@ -537,8 +543,10 @@ pub fn consumer_parameters(
             .codecs
             .iter()
             .find(|known| known.preferred_payload_type == codec.payload_type)?;
+        let feedback = known.rtcp_feedback.iter().flatten();
+        let rtcp_feedback = feedback.filter(|feedback| feedback.kind != TRANSPORT_CC);
         Some(RtpCodecParameters {
-            rtcp_feedback: known.rtcp_feedback.clone().unwrap_or_default(),
+            rtcp_feedback: rtcp_feedback.cloned().collect(),
             ..codec.clone()
         })
     });

@@ -19,6 +19,8 @@ use crate::io::Io;
 use crate::net::sockets::{Path, Sockets};
 use crate::producer::extension_id;
 use crate::srtp::{OpenKey, SealKey, SrtpError, SrtpInbound};
+use crate::stream::Arrivals;
+use crate::wire::rtcp::emit_transport_feedback;
 use crate::wire::rtp::RtpHeader;
 use crate::wire::rtp_ext::ExtensionUri;
 
@@ -58,6 +60,8 @@ pub struct Transport {
     pub remote_bandwidth: SendBandwidth,
     /// The last receiver reference time of the peer: SSRC, middle bits, arrival.
     pub reference_time: Option<(u32, u32, Instant)>,
+    /// Arrivals to be reported to the peer's bandwidth estimator.
+    pub arrivals: Arrivals,
     /// Bytes received and sent on it.
     pub bytes_received: u64,
     /// Bytes sent on it.
@@ -138,6 +142,7 @@ impl Transport {
             bitrate_max: 0,
             remote_bandwidth: SendBandwidth::default(),
             reference_time: None,
+            arrivals: Arrivals::default(),
             bytes_received: 0,
             bytes_sent: 0,
             candidates,
@@ -149,6 +154,19 @@ impl Transport {
         let path = self.ice.selected()?;
         let seal = &self.srtp.as_ref()?.seal;
         (self.ice.state() != IceState::Disconnected).then_some(Way { path, seal })
+    }
+
+    /// Tells the peer when its packets arrived.
+    pub fn send_arrivals(&mut self, io: &mut Io) {
+        let mut packet = std::mem::take(&mut io.scratch);
+        let mut fci = Vec::new();
+        while self.arrivals.emit(&mut fci) {
+            packet.clear();
+            emit_transport_feedback(&mut packet, 0, self.arrivals.media(), &fci);
+            self.send_rtcp(io, &mut packet);
+            fci.clear();
+        }
+        io.scratch = packet;
     }
 
     /// Seals and queues a compound RTCP packet, which is emptied.
@@ -285,6 +303,8 @@ pub struct Listener {
     mid_ext: Option<u8>,
     /// Extension id of the RID, once a producer declared it.
     pub rid_ext: Option<u8>,
+    /// Extension id of the transport-wide sequence number, once a producer declared it.
+    pub twcc_ext: Option<u8>,
     abs_send_ext: Option<u8>,
 }
 
@@ -344,6 +364,7 @@ impl Listener {
         let known = |uri, old| extension_id(parameters, uri).or(old);
         self.mid_ext = known(ExtensionUri::Mid, self.mid_ext);
         self.rid_ext = known(ExtensionUri::Rid, self.rid_ext);
+        self.twcc_ext = known(ExtensionUri::TransportWideCc, self.twcc_ext);
         self.abs_send_ext = known(ExtensionUri::AbsSendTime, self.abs_send_ext);
         Ok(())
     }
@@ -379,6 +400,7 @@ impl Listener {
             ("absSendTime", self.abs_send_ext),
             ("mid", self.mid_ext),
             ("rid", self.rid_ext),
+            ("transportWideCc", self.twcc_ext),
         ]
         .into_iter()
         .filter_map(|(name, id)| Some((name.to_owned(), id?)))

@@ -100,6 +100,16 @@ impl Router {
             .map_err(drop_reason)?;
         let packet = &mut datagram[..len];
         let header = RtpHeader::parse(packet).map_err(|_| DropReason::Rtp)?;
+        if let Some(id) = transport.listener.twcc_ext
+            && let Some(&seq) = header.extension(packet, id).and_then(<[u8]>::first_chunk)
+        {
+            let seq = u16::from_be_bytes(seq);
+            let since_start = io.since_start();
+            transport
+                .arrivals
+                .record(io.now, since_start, seq, header.ssrc);
+            self.touched.push(key);
+        }
         let producer_key = transport
             .listener
             .find(&header, packet)

@@ -44,8 +44,12 @@ impl Router {
                     stream.keyframes.poll_timeout(),
                 ]
             });
-        [transport.ice.poll_timeout(), transport.dtls.poll_timeout()]
-            .into_iter()
+        let own = [
+            transport.ice.poll_timeout(),
+            transport.dtls.poll_timeout(),
+            transport.arrivals.poll_timeout(),
+        ];
+        own.into_iter()
             .chain(streams)
             .flatten()
             .fold(transport.rtcp_at, Instant::min)
@@ -65,6 +69,13 @@ impl Router {
         }
         if transport.dtls.poll_timeout().is_some_and(|at| at <= io.now) {
             transport.dtls.handle_timeout(io.now);
+        }
+        if transport
+            .arrivals
+            .poll_timeout()
+            .is_some_and(|at| at <= io.now)
+        {
+            transport.send_arrivals(io);
         }
         let is_report_due = transport.rtcp_at <= io.now;
         self.drain(io, key);

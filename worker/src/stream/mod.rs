@@ -3,6 +3,7 @@
 //! One SSRC at a time, sans-IO: packets and `now` in, decisions out. What belongs together for
 //! a received stream is composed in [`RecvStream`], for a sent one in [`SendStream`].
 
+mod arrivals;
 mod audio_level;
 mod keyframe;
 mod nack;
@@ -15,6 +16,7 @@ mod send;
 mod sent_log;
 mod seq;
 
+pub use arrivals::Arrivals;
 pub use audio_level::LevelMeter;
 pub use keyframe::KeyFrameLimiter;
 pub use nack::{NackAction, NackGenerator, Seen};
