@@ -285,6 +285,7 @@ export class Call extends EventTarget {
     const simulcast =
       source === "camera" && this.#options.simulcast && getDeviceInfo().flag !== "firefox";
     const appData = { source, simulcast };
+    if (local.kind === "video") reserveAudio(session.send);
     local.producer = session.room.createProducer(local.track, { simulcast }, appData);
     local.producer.on("close", () => this.#changed());
     try {
@@ -404,6 +405,16 @@ function sourceOf({ kind, appData }) {
 function reportOf(transport) {
   // The client has no public way to the connection's statistics.
   return transport && !transport.closed ? transport.handler._pc.getStats() : new Map();
+}
+
+/**
+ * Makes room for sound before the first picture. The client answers with the extension ids of an
+ * offer of audio, then video; Chromium numbers them otherwise when video comes first, and refuses.
+ */
+function reserveAudio(transport) {
+  const connection = transport.handler._pc;
+  if (connection.getTransceivers().length > 0) return;
+  connection.addTransceiver("audio", { direction: "inactive" });
 }
 
 /** Only the first of several declared layers carries media until sizes and bitrates are set. */
