@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::lock;
 
-/// Events kept for the first subscriber before the oldest are given up.
+/// Events kept for a first subscriber; of more nobody cared to hear the oldest are given up.
 const BACKLOG_MAX: usize = 256;
 
 /// The events of one object, from the subscription on; ends after the object's last event.
@@ -82,7 +82,6 @@ impl<E: Clone> Emitter<E> {
             .retain(|subscriber| subscriber.send(event.clone()).is_ok());
         if let Some(backlog) = &mut state.backlog {
             if backlog.len() == BACKLOG_MAX {
-                tracing::warn!("events without a subscriber: giving up the oldest");
                 backlog.remove(0);
             }
             backlog.push(event);

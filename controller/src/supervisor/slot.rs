@@ -10,7 +10,7 @@ use broth_ipc::{Call, Ids};
 use nix::sys::signal::Signal;
 use tokio::process::Child;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::output::{self, LastWords};
 use super::policy::{Decision, Policy};
@@ -63,6 +63,8 @@ pub(crate) struct Slot {
 /// How a worker ended.
 struct End {
     code: Option<i32>,
+    /// For how long it was ready, if ever.
+    served: Option<Duration>,
     reason: String,
 }
 
@@ -114,11 +116,11 @@ impl Slot {
         let mut policy = Policy::default();
         let mut is_stopped = self.is_stopped.subscribe();
         loop {
-            let end = self.live(&spawner, &mut policy, &tell).await;
+            let end = self.live(&spawner, &tell).await;
             if *is_stopped.borrow_and_update() {
                 return;
             }
-            let decision = policy.handle_death(end.code);
+            let decision = policy.handle_death(end.code, end.served);
             let gave_up = decision == Decision::GiveUp;
             self.status.send_replace(match gave_up {
                 true => Status::GaveUp(end.reason.clone()),
@@ -139,9 +141,10 @@ impl Slot {
     }
 
     /// One worker's life.
-    async fn live(&self, spawner: &Spawner, policy: &mut Policy, tell: &impl Fn(SlotEvent)) -> End {
+    async fn live(&self, spawner: &Spawner, tell: &impl Fn(SlotEvent)) -> End {
         let failed = |what: &str, error: std::io::Error| End {
             code: None,
+            served: None,
             reason: format!("{what} {}: {error}", self.spec.bin.display()),
         };
         let spawned = match spawner.spawn(self.spec.clone()).await {
@@ -168,10 +171,11 @@ impl Slot {
             sleep(WORDS_TIME).await;
             return End {
                 code: status.code(),
+                served: None,
                 reason: format!("{complaint} ({})", epitaph(status, &words)),
             };
         }
-        policy.handle_ready();
+        let ready_at = Instant::now();
         let worker = Arc::new(Worker {
             idx: self.idx,
             id: self.id.clone(),
@@ -189,6 +193,7 @@ impl Slot {
         rooms.close(&CloseReason::WorkerDied(reason.clone()));
         End {
             code: status.code(),
+            served: Some(ready_at.elapsed()),
             reason,
         }
     }
