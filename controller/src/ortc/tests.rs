@@ -103,3 +103,129 @@ fn capabilities_must_be_a_subset_of_the_rooms() {
         "unsupported codec [name:opus, preferredPayloadType:111]"
     );
 }
+
+#[test]
+fn what_is_consumed_is_in_the_rooms_numbers_without_mid_and_feedback_of_ours() {
+    let mut parameters = sent(&json!([{ "ssrc": 1111, "rtx": { "ssrc": 1112 } }]));
+    parameters
+        .header_extensions
+        .push(RtpHeaderExtensionParameters {
+            uri: TRANSPORT_CC_URI.into(),
+            id: 9,
+            encrypt: false,
+            parameters: Parameters::new(),
+        });
+    let mapping = producer_mapping(MediaKind::Video, &parameters, &room()).unwrap();
+    let consumable = consumable_parameters(&parameters, &room(), &mapping).unwrap();
+    let codecs: Vec<_> = consumable.codecs.iter().map(|c| c.payload_type).collect();
+    assert_eq!(codecs, [101, 102]);
+    let extensions = consumable.header_extensions.iter();
+    let extensions: Vec<_> = extensions.map(|e| (e.uri.as_str(), e.id)).collect();
+    assert_eq!(extensions, [(ABS_SEND_TIME_URI, 3)]);
+    assert_eq!(consumable.rtcp.cname.as_deref(), Some("abcd"));
+}
+
+/// What a peer with `capabilities` gets of a VP8 producer: payload types, feedback, RTX SSRC.
+fn consumed(capabilities: &RtpCapabilities) -> (Vec<u8>, Vec<String>, Option<u32>) {
+    let parameters = sent(&json!([{ "ssrc": 1111, "rtx": { "ssrc": 1112 } }]));
+    let mapping = producer_mapping(MediaKind::Video, &parameters, &room()).unwrap();
+    let consumable = consumable_parameters(&parameters, &room(), &mapping).unwrap();
+    let consumer = consumer_parameters(&consumable, capabilities, 7, 8);
+    assert_eq!(consumer.mux_id, None);
+    assert_eq!(consumer.encodings.len(), 1);
+    assert_eq!(consumer.encodings[0].ssrc, Some(7));
+    (
+        consumer.codecs.iter().map(|c| c.payload_type).collect(),
+        consumer.codecs[..]
+            .first()
+            .map(|codec| {
+                let kinds = codec.rtcp_feedback.iter();
+                kinds.map(|feedback| feedback.kind.clone()).collect()
+            })
+            .unwrap_or_default(),
+        consumer.encodings[0].rtx.and_then(|rtx| rtx.ssrc),
+    )
+}
+
+#[test]
+fn a_consumer_gets_what_its_peer_can_receive() {
+    let without = |unwanted: &[&str]| {
+        let mut capabilities = room();
+        capabilities
+            .codecs
+            .retain(|codec| !unwanted.contains(&codec.name.as_str()));
+        capabilities
+    };
+    let feedback = ["nack", "nack", "ccm", "goog-remb"].map(String::from);
+    let rows = [
+        (without(&[]), (vec![101, 102], feedback.to_vec(), Some(8))),
+        (without(&["rtx"]), (vec![101], feedback.to_vec(), None)),
+        (without(&["VP8", "rtx"]), (vec![], vec![], None)),
+    ];
+    for (capabilities, expected) in rows {
+        assert_eq!(consumed(&capabilities), expected);
+    }
+}
+
+#[test]
+fn h264_is_matched_by_its_packetization_mode() {
+    let modes = |mode: Option<u8>| {
+        let codec = RoomMediaCodec::video("h264");
+        let codec = match mode {
+            Some(mode) => codec.with("packetization-mode", mode),
+            None => codec,
+        };
+        let codecs = room_capabilities(&[codec]).unwrap().codecs;
+        codecs[0].parameters["packetization-mode"].as_u64()
+    };
+    assert_eq!(modes(None), Some(0));
+    assert_eq!(modes(Some(0)), Some(0));
+    assert_eq!(modes(Some(1)), Some(1));
+    let refused = RoomMediaCodec::video("H264").with("packetization-mode", 2);
+    assert!(room_capabilities(&[refused]).is_err());
+}
+
+#[test]
+fn payload_types_run_out_with_an_error() {
+    let codecs = |count| vec![RoomMediaCodec::video("VP8"); count];
+    // 28 + 4 + 19 + 37 dynamic ones, two per codec.
+    assert_eq!(room_capabilities(&codecs(44)).unwrap().codecs.len(), 88);
+    let error = room_capabilities(&codecs(45)).unwrap_err().to_string();
+    assert_eq!(error, "cannot allocate more dynamic codec payload types");
+}
+
+#[test]
+fn what_a_producer_cannot_be_is_named() {
+    type Change<'a> = (&'a dyn Fn(&mut RtpParameters), &'a str);
+    let rows: [Change<'_>; 5] = [
+        (
+            &|p| p.codecs[1].parameters["apt"] = 50.into(),
+            "no media codec found for RTX PT 97",
+        ),
+        (
+            &|p| p.header_extensions[0].uri = "urn:x".into(),
+            "unsupported header extensions [uri:\"urn:x\", id:2]",
+        ),
+        (
+            &|p| p.codecs[0].clock_rate = 8000,
+            "unsupported codec [name:VP8, payloadType:96]",
+        ),
+        (
+            &|p| p.encodings[0].profile = Some(Profile::None),
+            "invalid encoding profile [profile:none]",
+        ),
+        (
+            &|p| {
+                p.encodings[0].profile = Some(Profile::Low);
+                p.encodings.push(p.encodings[0].clone());
+            },
+            "duplicated encoding profile [profile:low]",
+        ),
+    ];
+    for (change, expected) in rows {
+        let mut parameters = sent(&json!([{ "ssrc": 1111 }]));
+        change(&mut parameters);
+        let error = producer_mapping(MediaKind::Video, &parameters, &room()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
