@@ -64,8 +64,9 @@ async function tryOpen(open, what) {
     if (document.body.dataset.view === "lobby") return track;
     track.stop();
   } catch (error) {
-    preview.problem = explain(error, what);
-    if (document.body.dataset.view === "call") toast(preview.problem);
+    const problem = explain(error, what);
+    preview.problem = preview.problem ? `${preview.problem} ${problem}` : problem;
+    if (document.body.dataset.view === "call") toast(problem);
   }
   return null;
 }
@@ -166,8 +167,10 @@ async function join() {
   call.addEventListener("state", showState);
   call.addEventListener("speakers", ({ detail }) => tiles.showSpeakers(detail));
   call.addEventListener("problem", ({ detail }) => toast(detail));
+  const { problem } = preview;
   try {
     await call.join(closePreview());
+    if (problem) toast(problem);
   } catch {
     // The state says it.
   }

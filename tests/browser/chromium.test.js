@@ -2,8 +2,9 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
+import { drawDevices } from "./devices.js";
 import {
-  eventually, expectMedia, expectStill, joinCall, keepScreenshot, launchChromium, openPage, callUrl,
+  PATIENCE_MS, eventually, expectMedia, expectStill, joinCall, keepScreenshot, launchChromium, openPage, callUrl,
   receivedFrom, removeScratch, startServer, statsOf,
 } from "./rig.js";
 
@@ -164,6 +165,25 @@ test("a page without devices still joins and receives", LIMIT, async () => {
   assertNoFaults(ann, ben);
 });
 
+test("whoever speaks is ringed", LIMIT, async () => {
+  const names = ["ann", "ben"];
+  const pages = [];
+  for (const [index, name] of names.entries()) {
+    const context = await browser.newContext();
+    await drawDevices(context, index, name === "ann");
+    const page = await context.newPage();
+    await page.goto(callUrl(server, "speaking", name));
+    await page.waitForFunction(() => window.broth?.state === "joined", null, { timeout: PATIENCE_MS });
+    pages.push(page);
+  }
+  const [ann, ben] = pages;
+  await ben.waitForSelector('[data-tile="peer/ann"].is-speaking', { timeout: PATIENCE_MS });
+  await ann.waitForSelector('[data-tile="self"].is-speaking', { timeout: PATIENCE_MS });
+  assert.equal(await ann.locator('[data-tile="peer/ben"].is-speaking').count(), 0);
+  await ann.click("#mic");
+  await ben.waitForSelector('[data-tile="peer/ann"]:not(.is-speaking)', { timeout: PATIENCE_MS });
+});
+
 test("a late joiner has video within two seconds", LIMIT, async () => {
   const [ann, ben] = [await join("late", "ann"), await join("late", "ben")];
   await Promise.all([expectMedia(ann, "ben"), expectMedia(ben, "ann")]);
@@ -281,6 +301,6 @@ test("the lobby names what is wrong", LIMIT, async () => {
   await denied.waitForFunction(() => window.broth?.state === "joined");
   await denied.click("#camera");
   await denied.waitForSelector(".toast");
-  assert.match(await denied.textContent(".toast"), /No camera was found/);
+  assert.match(await denied.textContent("#toasts"), /No microphone was found\. No camera was found/);
   await keepScreenshot(denied, "no-camera");
 });
