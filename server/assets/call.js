@@ -19,6 +19,8 @@ const SIMULCAST_SCALE = { low: 4, medium: 2, high: 1 };
 /** A server that noticed no loss yet keeps the name taken for 40 s. */
 const REJOIN_TIME_MAX_MS = 90_000;
 const REJOIN_DELAYS_MS = [200, 500, 1_000, 2_000, 4_000];
+/** A session that held for so long was a good one: losing it is a new loss. */
+const SETTLED_MS = 20_000;
 /** A path that is down for so long is looked for anew. */
 const DISCONNECTED_MS = 3_000;
 
@@ -37,6 +39,7 @@ export class Call extends EventTarget {
   #options;
   #session = null;
   #isWanted = false;
+  #attempt = 0;
   #profiles = new Map();
   #local = {
     mic: { kind: "audio", open: () => openMicrophone(this.#options.micId) },
@@ -223,6 +226,7 @@ export class Call extends EventTarget {
     session.send = this.#transport(room, "send", lost);
     session.recv = this.#transport(room, "recv", lost);
     this.#session = session;
+    session.since = Date.now();
     this.joins += 1;
     this.#enterState("joined");
     room.on("newpeer", (peer) => this.#addPeer(peer));
@@ -305,6 +309,7 @@ export class Call extends EventTarget {
   }
 
   #lost(why) {
+    if (Date.now() - this.#session.since > SETTLED_MS) this.#attempt = 0;
     this.#dropSession();
     this.#enterState("rejoining", why);
     this.#rejoin();
@@ -312,8 +317,9 @@ export class Call extends EventTarget {
 
   async #rejoin() {
     const deadline = Date.now() + REJOIN_TIME_MAX_MS;
-    for (let attempt = 0; this.#isWanted && Date.now() < deadline; attempt += 1) {
-      const delay = REJOIN_DELAYS_MS[Math.min(attempt, REJOIN_DELAYS_MS.length - 1)];
+    while (this.#isWanted && Date.now() < deadline) {
+      const delay = REJOIN_DELAYS_MS[Math.min(this.#attempt, REJOIN_DELAYS_MS.length - 1)];
+      this.#attempt += 1;
       // Everybody of a room comes back at once: not in the same instant.
       await new Promise((resolve) => setTimeout(resolve, delay * (0.5 + Math.random())));
       if (!this.#isWanted) return;
