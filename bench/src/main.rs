@@ -27,6 +27,8 @@ use clap::{Parser, ValueEnum};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, UdpGroSegment};
 use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 use std::os::fd::AsFd;
@@ -60,6 +62,9 @@ struct Args {
     /// SRTP profile.
     #[arg(long, value_enum, default_value_t = Srtp::Gcm128)]
     srtp: Srtp,
+    /// What the viewers' side of the loopback charges to the worker.
+    #[arg(long, value_enum, default_value_t = Receivers::Nic)]
+    receivers: Receivers,
     /// CPU of the worker; the load runs on the others.
     #[arg(long, default_value_t = 0)]
     cpu: usize,
@@ -70,6 +75,17 @@ enum Srtp {
     Gcm128,
     Gcm256,
     CmSha1,
+}
+
+/// How viewers receive. On loopback a send also runs the receiving half of the stack, on the
+/// sender's CPU time; on a network card it ends at the device.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Receivers {
+    /// As near to a card as loopback gets: a GSO message is taken whole (`UDP_GRO`), and by a
+    /// thread that polls, so that nobody has to be woken.
+    Nic,
+    /// Every datagram for itself, by a thread that sleeps until the worker's send wakes it.
+    Loopback,
 }
 
 fn main() -> Result<()> {
@@ -133,8 +149,18 @@ fn measure(
     let is_over = AtomicBool::new(false);
     let is_counting = AtomicBool::new(false);
     let received = AtomicU64::new(0);
+    let is_polling = args.receivers == Receivers::Nic;
     thread::scope(|scope| {
-        let receiver = scope.spawn(|| receive(&viewers, clock, &is_over, &is_counting, &received));
+        let receiver = scope.spawn(|| {
+            receive(
+                &viewers,
+                is_polling,
+                clock,
+                &is_over,
+                &is_counting,
+                &received,
+            )
+        });
         let mut source = Source {
             peer: sender,
             seq: 0,
@@ -231,6 +257,7 @@ impl Source<'_> {
 /// Counts what the viewers get; opens one packet in a hundred for its latency.
 fn receive(
     viewers: &[Peer],
+    is_polling: bool,
     clock: Instant,
     is_over: &AtomicBool,
     is_counting: &AtomicBool,
@@ -239,6 +266,7 @@ fn receive(
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     for (key, viewer) in viewers.iter().enumerate() {
         viewer.socket.set_nonblocking(true)?;
+        setsockopt(&viewer.socket, UdpGroSegment, &is_polling)?;
         epoll.add(
             &viewer.socket,
             EpollEvent::new(EpollFlags::EPOLLIN, key as u64),
@@ -247,8 +275,9 @@ fn receive(
     let mut batch = RecvBatch::default();
     let mut latencies_us = Vec::new();
     let mut events = [EpollEvent::empty(); 256];
+    let timeout = EpollTimeout::from(if is_polling { 0u16 } else { 50 });
     while !is_over.load(Ordering::Relaxed) {
-        let ready = epoll.wait(&mut events, EpollTimeout::from(50u16))?;
+        let ready = epoll.wait(&mut events, timeout)?;
         for event in &events[..ready] {
             let viewer = &viewers[event.data() as usize];
             let Ok(count) = batch.recv(viewer.socket.as_fd()) else {
@@ -288,7 +317,7 @@ fn open_stamp(viewer: &Peer, datagram: &mut [u8], now_us: u32) -> Option<u32> {
 fn connect_viewer(worker: &mut DrivenWorker, n: u32, profile: Profile) -> Result<Peer> {
     let transport = TransportId(100 + n);
     let peer = Peer::connect(worker, ROUTER, transport, profile)?;
-    nix::sys::socket::setsockopt(&peer.socket, nix::sys::socket::sockopt::RcvBuf, &(1 << 20))?;
+    setsockopt(&peer.socket, RcvBuf, &(1 << 20))?;
     let ids = Ids::router(ROUTER)
         .producer(PRODUCER)
         .consumer(ConsumerId(100 + n))
