@@ -123,7 +123,7 @@ async function listDevices() {
     if (!options.length) options.push(new Option("None found", ""));
     $(id).replaceChildren(...options);
     const current = track?.getSettings().deviceId;
-    if (current) $(id).value = current;
+    if (options.some(({ value }) => value === current)) $(id).value = current;
   }
 }
 

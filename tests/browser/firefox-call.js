@@ -60,6 +60,12 @@ try {
     assert.equal(got.audio.mimeType, "audio/opus");
     assert.equal(got.video.mimeType, "video/VP8");
   }
+  await ann.bringToFront();
+  await eventually("both tiles side by side", () => ann.evaluate(() => {
+    const rects = [...document.querySelectorAll(".tile")].map((tile) => tile.getBoundingClientRect());
+    const [left, right] = rects.sort((a, b) => a.left - b.left);
+    return left.right <= right.left;
+  }));
   await mkdir(ARTIFACTS, { recursive: true });
   await ann.screenshot({ path: path.join(ARTIFACTS, "firefox.png") });
 } finally {
