@@ -52,6 +52,9 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     let settings = serve.settings()?;
     let tls = http::tls(serve.tls()?).await?;
     let listener = http::bind(serve.listen)?;
+    if tls.is_none() && !serve.listen.ip().is_loopback() {
+        tracing::warn!("browsers give no camera to plain HTTP from elsewhere: see --tls-cert");
+    }
     let server = Server::new(settings).await.context("cannot start")?;
     let app = http::app(Arc::new(Rooms::new(server.clone())));
 
