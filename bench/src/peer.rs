@@ -4,12 +4,17 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use broth_ipc::body::{DtlsParameters, DtlsRole, WebRtcTransportDump, WebRtcTransportOptions};
+use broth_ipc::body::{
+    DtlsParameters, DtlsRole, Fingerprint, IceCandidate, IceParameters, Protocol,
+    WebRtcTransportDump, WebRtcTransportOptions,
+};
 use broth_ipc::{Call, Ids, RouterId, TransportId};
 use broth_worker::dtls::{Certificate, Dtls, DtlsContext, DtlsEvent, SrtpKeys};
 use broth_worker::srtp::{OpenKey, Profile};
 use broth_worker::transport::Srtp;
 use broth_worker::wire::stun::{is_stun, write_binding_request};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::worker::DrivenWorker;
 
@@ -17,6 +22,145 @@ use crate::worker::DrivenWorker;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest datagram.
 const DATAGRAM_BYTES: usize = 2048;
+
+/// What the far end of a transport tells: the answer to `createTransport`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// Its ICE credentials.
+    pub ice_parameters: IceParameters,
+    /// Where it listens.
+    pub ice_candidates: Vec<IceCandidate>,
+    /// Its DTLS fingerprints.
+    pub dtls_parameters: DtlsParameters,
+}
+
+impl From<WebRtcTransportDump> for Answer {
+    fn from(dump: WebRtcTransportDump) -> Self {
+        Self {
+            ice_parameters: dump.ice_local_parameters,
+            ice_candidates: dump.ice_local_candidates,
+            dtls_parameters: dump.dtls_local_parameters,
+        }
+    }
+}
+
+/// A peer that has a certificate and no connection yet.
+pub struct Endpoint {
+    certificate: Certificate,
+    role: DtlsRole,
+}
+
+impl Endpoint {
+    /// Makes a certificate for a peer of this DTLS role.
+    ///
+    /// # Errors
+    /// The cryptographic library failed.
+    pub fn new(role: DtlsRole) -> Result<Self> {
+        Ok(Self {
+            certificate: Certificate::generate()?,
+            role,
+        })
+    }
+
+    /// Role and fingerprints, to be told to the far end.
+    pub fn dtls_parameters(&self) -> DtlsParameters {
+        DtlsParameters {
+            role: self.role,
+            fingerprints: self.certificate.fingerprints(),
+        }
+    }
+
+    /// Connects to where the answer to a `createTransport` request says.
+    ///
+    /// # Errors
+    /// The answer has another shape, or the handshake did not finish.
+    pub fn connect_to(self, answer: &Value, transport: u32, profile: Profile) -> Result<Peer> {
+        let answer: Answer = serde_json::from_value(answer.clone())?;
+        self.connect(&answer, TransportId(transport), profile)
+    }
+
+    /// Connects to the first UDP candidate of the far end.
+    ///
+    /// # Errors
+    /// There is none, or the handshake did not finish.
+    pub fn connect(
+        self,
+        answer: &Answer,
+        transport: TransportId,
+        profile: Profile,
+    ) -> Result<Peer> {
+        let candidates = &mut answer.ice_candidates.iter();
+        let candidate = candidates
+            .find(|candidate| candidate.protocol == Protocol::Udp)
+            .context("no UDP candidate")?;
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect(SocketAddr::new(candidate.ip.parse()?, candidate.port))?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let keys = self.handshake(&socket, answer, profile)?;
+        Ok(Peer {
+            socket,
+            srtp: Srtp::new(&keys)?,
+            open: OpenKey::new(keys.profile, &keys.remote_key, &keys.remote_salt)?,
+            transport,
+        })
+    }
+
+    fn handshake(
+        &self,
+        socket: &UdpSocket,
+        answer: &Answer,
+        profile: Profile,
+    ) -> Result<Box<SrtpKeys>> {
+        let ice = &answer.ice_parameters;
+        let mut check = Vec::new();
+        write_binding_request(
+            &mut check,
+            [7; 12],
+            &format!("{}:peer", ice.username_fragment),
+            1_853_693_695,
+            true,
+            42,
+            ice.password.as_bytes(),
+        );
+        let remote_role = match self.role {
+            DtlsRole::Server => DtlsRole::Client,
+            DtlsRole::Client | DtlsRole::Auto => DtlsRole::Server,
+        };
+        let fingerprints: &[Fingerprint] = &answer.dtls_parameters.fingerprints;
+        let mut dtls = Dtls::new(&DtlsContext::new(&self.certificate, &[profile])?)?;
+        dtls.set_remote(Instant::now(), remote_role, fingerprints)?;
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let mut buffer = [0; DATAGRAM_BYTES];
+        let mut is_checked = false;
+        while Instant::now() < deadline {
+            if !is_checked {
+                socket.send(&check)?;
+            }
+            if let Ok(len) = socket.recv(&mut buffer) {
+                let now = Instant::now();
+                if is_stun(&buffer[..len]) {
+                    is_checked = true;
+                    dtls.handle_ice_connected(now);
+                } else {
+                    dtls.handle_datagram(now, &buffer[..len]);
+                }
+            }
+            while let Some(datagram) = dtls.poll_transmit() {
+                socket.send(&datagram)?;
+            }
+            while let Some(event) = dtls.poll_event() {
+                if let DtlsEvent::Connected { keys, .. } = event {
+                    return Ok(keys);
+                }
+            }
+        }
+        bail!(
+            "no handshake within {CONNECT_TIMEOUT:?}, DTLS is {:?}",
+            dtls.state()
+        )
+    }
+}
 
 /// A connected peer.
 pub struct Peer {
@@ -45,24 +189,10 @@ impl Peer {
         let options = WebRtcTransportOptions::default();
         let created = worker.call(ids, Call::CreateWebRtcTransport(options))?;
         let dump: WebRtcTransportDump = serde_json::from_value(created)?;
-        let certificate = Certificate::generate()?;
-        let remote = DtlsParameters {
-            role: DtlsRole::Client,
-            fingerprints: certificate.fingerprints(),
-        };
+        let endpoint = Endpoint::new(DtlsRole::Client)?;
+        let remote = endpoint.dtls_parameters();
         worker.call(ids, Call::SetRemoteDtlsParameters(remote))?;
-
-        let candidate = dump.ice_local_candidates.first().context("no candidate")?;
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
-        socket.connect(SocketAddr::new(candidate.ip.parse()?, candidate.port))?;
-        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let keys = handshake(&socket, &dump, &certificate, profile)?;
-        Ok(Self {
-            socket,
-            srtp: Srtp::new(&keys)?,
-            open: OpenKey::new(keys.profile, &keys.remote_key, &keys.remote_salt)?,
-            transport,
-        })
+        endpoint.connect(&dump.into(), transport, profile)
     }
 
     /// Seals and sends an RTP packet; `buffer[..len]` is the packet, with room for a tag.
@@ -75,58 +205,4 @@ impl Peer {
         self.socket.send(&buffer[..len])?;
         Ok(())
     }
-}
-
-fn handshake(
-    socket: &UdpSocket,
-    dump: &WebRtcTransportDump,
-    certificate: &Certificate,
-    profile: Profile,
-) -> Result<Box<SrtpKeys>> {
-    let ice = &dump.ice_local_parameters;
-    let mut check = Vec::new();
-    write_binding_request(
-        &mut check,
-        [7; 12],
-        &format!("{}:peer", ice.username_fragment),
-        1_853_693_695,
-        true,
-        42,
-        ice.password.as_bytes(),
-    );
-    let mut dtls = Dtls::new(&DtlsContext::new(certificate, &[profile])?)?;
-    dtls.set_remote(
-        Instant::now(),
-        DtlsRole::Server,
-        &dump.dtls_local_parameters.fingerprints,
-    )?;
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
-    let mut buffer = [0; DATAGRAM_BYTES];
-    let mut is_checked = false;
-    while Instant::now() < deadline {
-        if !is_checked {
-            socket.send(&check)?;
-        }
-        if let Ok(len) = socket.recv(&mut buffer) {
-            let now = Instant::now();
-            if is_stun(&buffer[..len]) {
-                is_checked = true;
-                dtls.handle_ice_connected(now);
-            } else {
-                dtls.handle_datagram(now, &buffer[..len]);
-            }
-        }
-        while let Some(datagram) = dtls.poll_transmit() {
-            socket.send(&datagram)?;
-        }
-        while let Some(event) = dtls.poll_event() {
-            if let DtlsEvent::Connected { keys, .. } = event {
-                return Ok(keys);
-            }
-        }
-    }
-    bail!(
-        "no handshake within {CONNECT_TIMEOUT:?}, DTLS is {:?}",
-        dtls.state()
-    )
 }

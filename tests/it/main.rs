@@ -6,6 +6,7 @@
 )]
 
 mod bad_input;
+mod controller;
 mod forwarding;
 mod ice_tcp;
 mod support;

@@ -1,0 +1,12 @@
+//! Scenarios of the controller's library: what an application and its clients see of it.
+
+mod bad_input;
+mod bad_values;
+// mod lifecycle;
+// mod media;
+mod pausing;
+mod peer_page;
+// mod processes;
+mod protocol;
+// mod startup;
+mod support;

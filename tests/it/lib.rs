@@ -1,1 +1,0 @@
-//! Nothing of its own: the scenarios are in the test binary.
