@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 
+/// Deepest nesting of what is passed on to a worker, which gives up at 128 levels.
+const NESTING_MAX: usize = 32;
+
 /// Members of a message.
 pub(crate) type Members = Map<String, Value>;
 
@@ -128,8 +131,34 @@ pub(crate) fn shaped<T: DeserializeOwned>(members: &mut Members, member: &str) -
     if !value.is_object() {
         return Err(Error::wrong_type(format!("{member} must be an object")));
     }
+    if is_deeper(&value, NESTING_MAX) {
+        return Err(Error::wrong_type(format!("{member} is nested too deep")));
+    }
     serde_json::from_value(value)
         .map_err(|error| Error::wrong_type(format!("wrong {member}: {error}")))
+}
+
+/// Whether a value is nested deeper than `levels`. Looks no deeper than that.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let Some(left) = levels.checked_sub(1) else {
+        return true;
+    };
+    match value {
+        Value::Array(elements) => elements.iter().any(|inner| is_deeper(inner, left)),
+        Value::Object(members) => members.values().any(|inner| is_deeper(inner, left)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// The direction of a transport, from the client's point of view; absent is neither.
+pub(crate) fn direction(members: &Members) -> Result<String> {
+    match members.get("direction") {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(direction)) if matches!(direction.as_str(), "send" | "recv") => {
+            Ok(direction.clone())
+        }
+        Some(_) => Err(Error::wrong_type("invalid direction")),
+    }
 }
 
 /// `options` of `createTransport`; whatever is no Boolean counts as absent.
@@ -292,6 +321,35 @@ mod tests {
         let parsed = dtls_parameters(message.as_object().unwrap()).unwrap();
         assert_eq!(parsed.map(|parsed| parsed.role), Some(DtlsRole::Auto));
         assert_eq!(dtls_parameters(&Members::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn nesting_is_limited() {
+        let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
+        for (depth, expected) in [(0, false), (3, false), (4, true), (5, true), (99, true)] {
+            assert_eq!(is_deeper(&nested(depth), 4), expected, "{depth}");
+            assert_eq!(
+                is_deeper(&json!({ "a": nested(depth) }), 5),
+                expected,
+                "{depth}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_direction_is_send_or_recv_or_absent() {
+        let rows = [
+            (json!({ "direction": "send" }), Some("send")),
+            (json!({ "direction": "recv" }), Some("recv")),
+            (json!({}), Some("")),
+            (json!({ "direction": null }), Some("")),
+            (json!({ "direction": "up" }), None),
+            (json!({ "direction": 7 }), None),
+        ];
+        for (message, expected) in rows {
+            let direction = direction(message.as_object().unwrap()).ok();
+            assert_eq!(direction.as_deref(), expected, "{message}");
+        }
     }
 
     #[test]

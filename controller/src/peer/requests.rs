@@ -30,11 +30,7 @@ impl Peer {
         if members.contains_key("plainRtpParameters") {
             return Err(Error::other("plain RTP transports are not available"));
         }
-        let direction = members
-            .get("direction")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let direction = direction.to_owned();
+        let direction = protocol::direction(&members)?;
         let options = protocol::transport_options(&members);
         let dtls = protocol::dtls_parameters(&members)?;
         let app_data = protocol::app_data(&mut members).unwrap_or_default();
