@@ -314,6 +314,8 @@ impl Consumer {
         let call = Call::SetConsumerProfile(SetPreferredProfile { profile });
         let channel = self.0.owner.room().channel();
         channel.send_then(self.ids(), call, move |answer| match answer {
+            // Its client has been told that it is gone.
+            Ok(_) if consumer.closed() => {}
             Ok(_) => {
                 lock(&consumer.0.now).preferred_profile = profile;
                 done();
