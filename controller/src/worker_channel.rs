@@ -76,6 +76,11 @@ impl WorkerChannel {
         Ok((Self { commands }, tokio::spawn(turn.run(queue))))
     }
 
+    /// Whether the worker is gone, as far as its channel tells.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Sends a request and waits for the answer.
     pub(crate) async fn request(&self, ids: Ids, call: Call, fds: Vec<OwnedFd>) -> Result<Value> {
         let (reply, answer) = oneshot::channel();

@@ -1,5 +1,6 @@
 //! One worker's place: starts a worker, watches it, closes its rooms when it dies, starts another.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -27,6 +28,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a worker may take to end when asked to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a worker that closed its channel may take to end by itself, which tells how it ended.
+const END_TIME: Duration = Duration::from_millis(200);
 
 /// How long the last words of a worker that never became ready may take to arrive.
 const WORDS_TIME: Duration = Duration::from_millis(50);
@@ -81,9 +85,11 @@ impl Slot {
         }
     }
 
-    /// The worker in the place, if one is ready.
+    /// The worker in the place, if one is ready and not known to be lost.
     pub(crate) fn worker(&self) -> Option<Arc<Worker>> {
         match &*self.status.borrow() {
+            // Its channel ends before its death is told.
+            Status::Ready(worker) if worker.channel.is_closed() => None,
             Status::Ready(worker) => Some(Arc::clone(worker)),
             Status::Starting | Status::Dead(_) | Status::GaveUp(_) => None,
         }
@@ -165,9 +171,12 @@ impl Slot {
                 return failed("no channel to", error);
             }
         };
-        if let Err(complaint) = self.greet(&channel).await {
-            signal(&child, Signal::SIGKILL);
-            let status = ended(&mut child).await;
+        let greeted = tokio::select! {
+            greeted = self.greet(&channel) => greeted,
+            () = self.stopped() => Err("stopped".into()),
+        };
+        if let Err(complaint) = greeted {
+            let status = end(&mut child, END_TIME).await;
             sleep(WORDS_TIME).await;
             return End {
                 code: status.code(),
@@ -185,8 +194,9 @@ impl Slot {
             rooms: Arc::clone(&rooms),
             load: Default::default(),
         });
-        tell(SlotEvent::Ready { pid: worker.pid });
+        // Whoever hears of it can use it at once.
         self.status.send_replace(Status::Ready(Arc::clone(&worker)));
+        tell(SlotEvent::Ready { pid: worker.pid });
         let status = self.watch(&mut child, channel_end, &worker).await;
         let reason = epitaph(status, &words);
         self.status.send_replace(Status::Dead(reason.clone()));
@@ -218,23 +228,38 @@ impl Slot {
         channel_end: impl Future,
         worker: &Worker,
     ) -> ExitStatus {
-        let mut is_stopped = self.is_stopped.subscribe();
         tokio::select! {
-            status = ended(child) => return status,
-            _ = channel_end => signal(child, Signal::SIGKILL),
-            _ = is_stopped.wait_for(|is_stopped| *is_stopped) => signal(child, Signal::SIGTERM),
-            () = measure(worker) => {}
+            status = ended(child) => status,
+            _ = channel_end => end(child, END_TIME).await,
+            () = self.stopped() => {
+                signal(child, Signal::SIGTERM);
+                end(child, STOP_TIMEOUT).await
+            }
+            never = measure(worker) => match never {},
         }
-        if let Ok(status) = timeout(STOP_TIMEOUT, ended(child)).await {
-            return status;
-        }
-        signal(child, Signal::SIGKILL);
-        ended(child).await
+    }
+
+    async fn stopped(&self) {
+        // Fails only if the sender is gone, which is here.
+        let _ = self
+            .is_stopped
+            .subscribe()
+            .wait_for(|is_stopped| *is_stopped)
+            .await;
     }
 }
 
+/// Waits for a process to end, and ends it after `patience`.
+async fn end(child: &mut Child, patience: Duration) -> ExitStatus {
+    if let Ok(status) = timeout(patience, ended(child)).await {
+        return status;
+    }
+    signal(child, Signal::SIGKILL);
+    ended(child).await
+}
+
 /// Asks for the load again and again.
-async fn measure(worker: &Worker) {
+async fn measure(worker: &Worker) -> Infallible {
     loop {
         let asked = worker
             .channel
