@@ -405,6 +405,8 @@ impl Room {
                 .channel
                 .send(self.ids(), Call::CloseRouter(Default::default()));
         }
+        // Not left to the last handle: an application may keep one for long.
+        self.0.sockets.release();
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

@@ -4,12 +4,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 
 use broth_ipc::body::{Protocol, RouterSocket};
 use rand::Rng;
 use socket2::{Domain, Socket, Type};
 
 use crate::error::{Error, Result};
+use crate::lock;
 use crate::settings::ListenAddr;
 
 /// Wanted size of the UDP buffers; the kernel may give less.
@@ -20,12 +22,12 @@ const BACKLOG: i32 = 256;
 
 /// One UDP socket and one TCP listener per listen address.
 ///
-/// The room keeps its own descriptors, so that the sockets outlive the worker.
+/// The room keeps its own descriptors until it closes, so that the sockets outlive the worker.
 #[derive(Debug)]
 pub(crate) struct RoomSockets {
     /// What to tell the worker, in the order of the descriptors.
     pub(crate) described: Vec<RouterSocket>,
-    fds: Vec<OwnedFd>,
+    fds: Mutex<Vec<OwnedFd>>,
 }
 
 impl RoomSockets {
@@ -34,28 +36,33 @@ impl RoomSockets {
     /// # Errors
     /// An address cannot be used, or no port of the range is free.
     pub(crate) fn bind(listen: &[ListenAddr], ports: &RangeInclusive<u16>) -> Result<Self> {
-        let mut sockets = Self {
-            described: Vec::new(),
-            fds: Vec::new(),
-        };
+        let (mut described, mut fds) = (Vec::new(), Vec::new());
         for address in listen {
             let start = rand::rng().random_range(ports.clone());
             for (protocol, port, socket) in bind_pair(address.ip, ports, start)? {
-                sockets.described.push(RouterSocket {
+                described.push(RouterSocket {
                     protocol,
                     ip: address.ip,
                     port,
                     announced_ip: address.announced.clone(),
                 });
-                sockets.fds.push(socket.into());
+                fds.push(socket.into());
             }
         }
-        Ok(sockets)
+        Ok(Self {
+            described,
+            fds: Mutex::new(fds),
+        })
     }
 
     /// Copies of the descriptors, in the order of `described`.
     pub(crate) fn try_clone_fds(&self) -> io::Result<Vec<OwnedFd>> {
-        self.fds.iter().map(OwnedFd::try_clone).collect()
+        lock(&self.fds).iter().map(OwnedFd::try_clone).collect()
+    }
+
+    /// Gives the ports back; the worker has copies until it closes the room too.
+    pub(crate) fn release(&self) {
+        lock(&self.fds).clear();
     }
 }
 
