@@ -158,6 +158,13 @@ fn spawn(spec: &WorkerSpec) -> io::Result<Spawned> {
             if libc::dup2(fd, CHANNEL_FD) == -1 {
                 return Err(io::Error::last_os_error());
             }
+            // What this process was itself started with may lack the flag. Kernels before 5.11
+            // do not know the call, and the worker then inherits that.
+            libc::close_range(
+                CHANNEL_FD as libc::c_uint + 1,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+            );
             Ok(())
         });
     }
