@@ -1,12 +1,14 @@
 //! Scenarios of the controller's library: what an application and its clients see of it.
 
 mod bad_input;
+mod bad_messages;
 mod bad_values;
-// mod lifecycle;
-// mod media;
+mod lifecycle;
+mod media;
 mod pausing;
+mod peer_closing;
 mod peer_page;
-// mod processes;
+mod processes;
 mod protocol;
-// mod startup;
+mod startup;
 mod support;

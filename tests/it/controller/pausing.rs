@@ -68,9 +68,16 @@ async fn a_receiver_hears_of_the_sum_of_application_and_source_alone() {
         for &(step, told, is_paused) in sequence {
             let was = pair.flag(step);
             pair.take(step).await;
-            let expected: Vec<Value> = told.map(|method| pair.told(step, method)).into_iter().collect();
+            let expected: Vec<Value> = told
+                .map(|method| pair.told(step, method))
+                .into_iter()
+                .collect();
             assert_eq!(pair.bob.told().await, expected, "{step:?} of {sequence:?}");
-            assert_eq!(pair.consumer.paused(), is_paused, "{step:?} of {sequence:?}");
+            assert_eq!(
+                pair.consumer.paused(),
+                is_paused,
+                "{step:?} of {sequence:?}"
+            );
             let dump = pair.consumer.dump().await.unwrap();
             assert_eq!(dump.paused || dump.source_paused, is_paused, "{step:?}");
             let changed = was != pair.flag(step);
@@ -117,9 +124,7 @@ async fn a_producer_paused_by_both_sides_needs_both_to_resume() {
     let source = pair.source.clone();
     let mut events = source.events();
     let id = source.id();
-    let own = |method: &str, data: u32| {
-        json!({ "method": method, "id": id, "peerName": "alice", "appData": data })
-    };
+    let own = |method: &str, data: u32| json!({ "method": method, "id": id, "peerName": "alice", "appData": data });
     assert!(source.pause(Some(json!(1))));
     assert_eq!(pair.alice.told().await, [own("producerPaused", 1)]);
     assert!(source.pause(Some(json!(2))));
@@ -131,11 +136,19 @@ async fn a_producer_paused_by_both_sides_needs_both_to_resume() {
     assert!(!source.resume(Some(json!(4))));
     assert_eq!(pair.alice.told().await, [own("producerResumed", 4)]);
     assert!(source.paused());
-    pair.alice.notify("resumeProducer", json!({ "id": id })).await;
+    pair.alice
+        .notify("resumeProducer", json!({ "id": id }))
+        .await;
     assert!(!source.paused());
     let seen = pending(&mut events).into_iter().map(|event| match event {
-        ProducerEvent::Pause { originator, app_data } => ("pause", originator, app_data),
-        ProducerEvent::Resume { originator, app_data } => ("resume", originator, app_data),
+        ProducerEvent::Pause {
+            originator,
+            app_data,
+        } => ("pause", originator, app_data),
+        ProducerEvent::Resume {
+            originator,
+            app_data,
+        } => ("resume", originator, app_data),
         ProducerEvent::Close { .. } => panic!("it is open"),
     });
     let seen: Vec<_> = seen.collect();
@@ -212,7 +225,7 @@ impl Pair {
             SourceResumes => drop(self.source.resume(data)),
         }
         // Until the worker has told what the step caused.
-        house_dump(&self.bob).await;
+        self.bob.peer.room().dump().await.unwrap();
     }
 
     fn flag(&self, step: Step) -> bool {
@@ -232,8 +245,4 @@ impl Pair {
         }
         message
     }
-}
-
-async fn house_dump(client: &Client) {
-    client.peer.room().dump().await.unwrap();
 }

@@ -57,7 +57,10 @@ async fn alice_and_bob_meet_and_part() {
     let [told] = &bob.told().await[..] else {
         panic!("one notification");
     };
-    assert_eq!((&told["method"], &told["id"]), (&json!("newConsumer"), &json!(audio.id())));
+    assert_eq!(
+        (&told["method"], &told["id"]),
+        (&json!("newConsumer"), &json!(audio.id()))
+    );
 
     // 5: bob tells his DTLS parameters later; a TCP-only transport has no UDP candidate.
     let members = json!({ "id": 21, "direction": "recv", "options": { "udp": false } });
@@ -67,7 +70,10 @@ async fn alice_and_bob_meet_and_part() {
     let members = json!({ "id": 21, "dtlsParameters": dtls("client") });
     bob.notify("updateTransport", members).await;
     let transport = bob.peer.get_transport_by_id(21).unwrap();
-    assert_eq!(transport.dtls_local_parameters().role, broth::DtlsRole::Server);
+    assert_eq!(
+        transport.dtls_local_parameters().role,
+        broth::DtlsRole::Server
+    );
     assert_eq!(transport.direction(), "recv");
 
     // 6, 7: bob enables what he is offered.
@@ -91,7 +97,8 @@ async fn alice_and_bob_meet_and_part() {
         json!({ "paused": false, "preferredProfile": "medium", "effectiveProfile": null });
     assert_eq!(answer, Ok(expected));
     assert!(consumer.remotely_paused());
-    bob.notify("resumeConsumer", json!({ "id": consumer.id() })).await;
+    bob.notify("resumeConsumer", json!({ "id": consumer.id() }))
+        .await;
     bob.told().await;
 
     // 8: the client's wish has no echo, the application's has one.
@@ -174,7 +181,9 @@ async fn a_spy_sees_everything_and_is_not_seen() {
     let source = alice.produce(2, 1, vp8(1000)).await;
     spy.create_transport(3, "recv").await;
     spy.consume(&source, 3).await;
-    let refused = spy.request("createProducer", producer(4, 3, vp8(2000))).await;
+    let refused = spy
+        .request("createProducer", producer(4, 3, vp8(2000)))
+        .await;
     let refused = refused.unwrap_err().to_string();
     assert_eq!(refused, "spy peers cannot create producers");
     spy.notify("leave", json!({})).await;
@@ -277,8 +286,7 @@ async fn a_wish_of_a_consumer_that_closes_meanwhile_is_not_told() {
     consumer.set_preferred_profile(broth::Profile::High);
     consumer.close();
     let methods: Vec<_> = bob.told().await;
-    let expected =
-        json!({ "method": "consumerClosed", "id": consumer.id(), "peerName": "alice" });
+    let expected = json!({ "method": "consumerClosed", "id": consumer.id(), "peerName": "alice" });
     assert_eq!(methods, [expected]);
     house.server.close().await;
 }

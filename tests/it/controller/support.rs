@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use broth::{
     Consumer, Error, EventStream, Peer, PeerEvent, Producer, Room, RoomMediaCodec, RoomOptions,
-    Server, Settings, WorkerBin,
+    RouterDump, Server, Settings, WorkerBin,
 };
 use futures_util::FutureExt;
 use serde_json::{Value, json};
@@ -93,8 +93,13 @@ impl House {
     /// Transports, producers and consumers in the worker.
     pub(crate) async fn counts(&self) -> [usize; 3] {
         let dump = self.room.dump().await.unwrap();
-        let sizes = [&dump.producers.len(), &dump.consumers.len()];
-        [dump.transports.len(), *sizes[0], *sizes[1]]
+        let RouterDump {
+            transports,
+            producers,
+            consumers,
+            ..
+        } = dump;
+        [transports.len(), producers.len(), consumers.len()]
     }
 }
 
