@@ -4,13 +4,17 @@
 use std::io::{BufRead, Write, stdin, stdout};
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
-use std::{env, fs};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use broth::{RoomMediaCodec, RoomOptions, Server, Settings, WorkerBin};
 use serde_json::{Value, json};
 
 /// Ports of the controller's rooms; makes this process a controller.
 const CONTROLLER_ENV: &str = "BROTH_TEST_CONTROLLER";
+
+/// How long tasks may take to end after the server has closed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     // Workers start with a clean environment, so none takes itself for a controller.
@@ -46,6 +50,11 @@ fn control(first_port: &str) -> anyhow::Result<()> {
         tell(&json!({ "pids": pids }))?;
         stdin().lock().read_line(&mut String::new())?;
         runtime.block_on(server.close());
+        // Those who read what the workers said come to the end of it.
+        let deadline = Instant::now() + PATIENCE;
+        while runtime.metrics().num_alive_tasks() > 0 && Instant::now() < deadline {
+            thread::yield_now();
+        }
         let descriptors = fs::read_dir("/proc/self/fd")?.count();
         tell(&json!({ "descriptors": descriptors, "children": children()? }))?;
     }
