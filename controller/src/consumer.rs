@@ -45,10 +45,9 @@ pub enum ConsumerEvent {
 }
 
 /// A consumer. A cheap handle; dropping it closes nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Consumer(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     id: ConsumerId,
     source: Producer,
@@ -61,7 +60,7 @@ struct Inner {
 }
 
 /// What changes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Now {
     is_closed: bool,
     transport: Option<WebRtcTransport>,
@@ -70,6 +69,14 @@ struct Now {
     is_source_paused: bool,
     preferred_profile: Profile,
     effective_profile: Option<Profile>,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer")
+            .field("id", &self.0.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for Consumer {
@@ -205,11 +212,12 @@ impl Consumer {
         self.paused() && !self.closed()
     }
 
-    /// Takes back [`Self::pause`]. Returns whether it runs now: the client or the producer may be
-    /// paused too.
+    /// Takes back [`Self::pause`]. Returns whether it runs now, as the client or the producer may
+    /// be paused too; `true` if there was nothing to take back.
     pub fn resume(&self, app_data: Option<Value>) -> bool {
+        let was_paused = self.locally_paused();
         self.set_paused(Originator::Local, false, app_data);
-        !self.paused() && !self.closed()
+        !(self.closed() || was_paused && self.paused())
     }
 
     /// Sets the wanted layer and tells the client.
@@ -218,8 +226,16 @@ impl Consumer {
             return tracing::debug!(id = self.id(), %profile, "preferred profile not changed");
         }
         let consumer = self.clone();
-        self.prefer(profile, move || {
-            consumer.tell("consumerPreferredProfileSet", json!({ "profile": profile }));
+        let call = Call::SetConsumerProfile(SetPreferredProfile { profile });
+        let channel = self.0.owner.room().channel();
+        channel.send_then(self.ids(), call, move |answer| match answer {
+            // Its client has been told that it is gone.
+            Ok(_) if consumer.closed() => {}
+            Ok(_) => {
+                lock(&consumer.0.now).preferred_profile = profile;
+                consumer.tell("consumerPreferredProfileSet", json!({ "profile": profile }));
+            }
+            Err(error) => tracing::error!(%error, "consumer.setPreferredProfile"),
         });
     }
 
@@ -264,12 +280,13 @@ impl Consumer {
         self.0.stats.enable(interval_ms, move || {
             let consumer = consumer.clone();
             async move {
-                if !consumer.enabled() || consumer.paused() {
-                    return;
-                }
-                if let Ok(stats) = consumer.get_stats().await {
+                if consumer.enabled()
+                    && !consumer.paused()
+                    && let Ok(stats) = consumer.get_stats().await
+                {
                     consumer.tell("consumerStats", json!({ "stats": stats }));
                 }
+                !consumer.closed()
             }
         });
     }
@@ -305,23 +322,19 @@ impl Consumer {
     }
 
     /// Sets the layer the client wants, without an echo to it.
-    pub(crate) fn prefer_remotely(&self, profile: Profile) {
-        self.prefer(profile, || ());
-    }
-
-    fn prefer(&self, profile: Profile, done: impl FnOnce() + Send + 'static) {
+    pub(crate) async fn prefer_remotely(&self, profile: Profile) -> Result<()> {
+        if profile == self.preferred_profile() {
+            return Ok(());
+        }
         let consumer = self.clone();
         let call = Call::SetConsumerProfile(SetPreferredProfile { profile });
         let channel = self.0.owner.room().channel();
-        channel.send_then(self.ids(), call, move |answer| match answer {
-            // Its client has been told that it is gone.
-            Ok(_) if consumer.closed() => {}
-            Ok(_) => {
-                lock(&consumer.0.now).preferred_profile = profile;
-                done();
-            }
-            Err(error) => tracing::error!(%error, "consumer.setPreferredProfile"),
+        let set = channel.request_then(self.ids(), call, move |answer| {
+            answer?;
+            lock(&consumer.0.now).preferred_profile = profile;
+            Ok(())
         });
+        set.await
     }
 
     /// Pauses or resumes on the application's or the client's side. The worker hears of the sum
@@ -471,13 +484,12 @@ impl Consumer {
         self.0.owner.notify(method, members);
     }
 
-    /// The SSRCs the client is sent.
-    pub(crate) fn ssrcs(&self) -> Vec<u32> {
-        let encodings = self.0.rtp_parameters.encodings.iter();
-        encodings
-            .flat_map(|encoding| [encoding.ssrc, encoding.rtx.and_then(|rtx| rtx.ssrc)])
-            .flatten()
-            .collect()
+    /// Whether the client is sent this SSRC.
+    pub(crate) fn uses(&self, ssrc: u32) -> bool {
+        let mut encodings = self.0.rtp_parameters.encodings.iter();
+        encodings.any(|encoding| {
+            encoding.ssrc == Some(ssrc) || encoding.rtx.is_some_and(|rtx| rtx.ssrc == Some(ssrc))
+        })
     }
 
     pub(crate) fn ids(&self) -> Ids {

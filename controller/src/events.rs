@@ -14,7 +14,8 @@ const BACKLOG_MAX: usize = 256;
 
 /// The events of one object, from the subscription on; ends after the object's last event.
 ///
-/// The first subscriber also gets what happened before it subscribed.
+/// Of a server, a room and a peer the first subscriber also gets what happened before it
+/// subscribed; everything else is told by an event of these, in time to subscribe.
 #[derive(Debug)]
 pub struct EventStream<E>(mpsc::UnboundedReceiver<E>);
 
@@ -36,7 +37,7 @@ impl<E> EventStream<E> {
 #[derive(Debug)]
 struct State<E> {
     subscribers: Vec<mpsc::UnboundedSender<E>>,
-    /// What the first subscriber is to get; `None` once there was one.
+    /// What the first subscriber is to get, unless there was one or nothing is kept.
     backlog: Option<Vec<E>>,
     /// The last event, for those who subscribe after it.
     last: Option<E>,
@@ -48,9 +49,20 @@ pub(crate) struct Emitter<E>(Mutex<State<E>>);
 
 impl<E> Default for Emitter<E> {
     fn default() -> Self {
+        Self::keeping(None)
+    }
+}
+
+impl<E> Emitter<E> {
+    /// An emitter that keeps what nobody has heard yet for the first subscriber.
+    pub(crate) fn with_backlog() -> Self {
+        Self::keeping(Some(Vec::new()))
+    }
+
+    fn keeping(backlog: Option<Vec<E>>) -> Self {
         Self(Mutex::new(State {
             subscribers: Vec::new(),
-            backlog: Some(Vec::new()),
+            backlog,
             last: None,
         }))
     }
@@ -116,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_subscriber_gets_what_came_before_and_others_do_not() {
-        let emitter = Emitter::default();
+        let emitter = Emitter::with_backlog();
         emitter.emit(1);
         let mut first = emitter.subscribe();
         emitter.emit(2);
@@ -133,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_after_the_end_still_learns_of_it() {
-        let emitter = Emitter::default();
+        let emitter = Emitter::with_backlog();
         emitter.emit(1);
         emitter.emit_last(2);
         assert!(!emitter.emit(3));

@@ -1,4 +1,4 @@
-//! broth: a crash-proof, multi-core WebRTC SFU as a library.
+//! broth: a multi-core WebRTC SFU as a library.
 //!
 //! [`Server`] starts one pinned worker process per core and keeps them alive. A [`Room`] lives in
 //! one of them; a [`Peer`] is a participant, made by the messages of its client, which the
@@ -28,11 +28,16 @@ mod worker_channel;
 
 pub use broth_ipc::body::{
     ConsumerDump, DtlsIdentity, DtlsParameters, DtlsRole, DtlsState, Fingerprint, IceCandidate,
-    IceParameters, IceState, Load, ProducerDump, RouterDump, RtpStreamStats, TransportStats,
-    TransportTuple, WebRtcTransportDump, WebRtcTransportOptions, WorkerDump, WorkerSettings,
+    IceParameters, IceState, Load, ProducerDump, Protocol, RouterDump, RtpStreamStats,
+    SendBandwidth, TransportStats, TransportTuple, WebRtcTransportDump, WebRtcTransportOptions,
+    WorkerDump, WorkerSettings,
 };
-pub use broth_ipc::rtp::{MediaKind, Profile, RtpCapabilities, RtpMapping, RtpParameters};
-pub use broth_ipc::{ErrorCode, Rejection};
+pub use broth_ipc::rtp::{
+    MediaKind, Parameters, Profile, RtcpFeedback, RtcpParameters, RtpCapabilities,
+    RtpCodecCapability, RtpCodecParameters, RtpEncodingParameters, RtpHeaderExtension,
+    RtpHeaderExtensionParameters, RtpMapping, RtpParameters, RtxParameters,
+};
+pub use broth_ipc::{ConsumerId, ErrorCode, ProducerId, Rejection, RouterId, TransportId};
 pub use consumer::{Consumer, ConsumerEvent};
 pub use error::{Error, Result};
 pub use events::EventStream;

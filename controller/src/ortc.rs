@@ -1,7 +1,7 @@
 //! Capability negotiation: what a room, a producer and a consumer agree on
 //! (`spec: media.md` §17, §18). Pure functions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use broth_ipc::rtp::{
     MediaKind, Parameters, Profile, RtcpFeedback, RtpCapabilities, RtpCodecCapability,
@@ -371,6 +371,7 @@ pub fn producer_mapping(
     room: &RtpCapabilities,
 ) -> Result<RtpMapping> {
     check_profiles(&parameters.encodings)?;
+    check_payload_types(&parameters.codecs)?;
     let mut codec_payload_types = Vec::new();
     let mut media: HashMap<u8, &RtpCodecCapability> = HashMap::new();
     for codec in parameters.codecs.iter().filter(|codec| !codec.is_rtx()) {
@@ -441,6 +442,24 @@ fn find_extension<'a>(room: &'a RtpCapabilities, uri: &str) -> Option<&'a RtpHea
     room.header_extensions.iter().find(|known| known.uri == uri)
 }
 
+/// A payload type has seven bits and stands for one codec.
+fn check_payload_types(codecs: &[RtpCodecParameters]) -> Result<()> {
+    let mut seen = HashSet::new();
+    for payload_type in codecs.iter().map(|codec| codec.payload_type) {
+        if payload_type > 127 {
+            return Err(Error::other(format!(
+                "invalid payloadType [payloadType:{payload_type}]"
+            )));
+        }
+        if !seen.insert(payload_type) {
+            return Err(Error::other(format!(
+                "duplicated payloadType [payloadType:{payload_type}]"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Simulcast layers need a name each; a stream without layers has none.
 fn check_profiles(encodings: &[RtpEncodingParameters]) -> Result<()> {
     let mut seen = Vec::new();
@@ -482,6 +501,13 @@ pub fn consumable_parameters(
             .iter()
             .find(|known| known.preferred_payload_type == payload_type)
             .ok_or_else(|| Error::other(format!("capabilities codec not found [name:{name}]")))?;
+        // Two of the producer's codecs may be one of the room's.
+        if codecs
+            .iter()
+            .any(|codec: &RtpCodecParameters| codec.payload_type == payload_type)
+        {
+            continue;
+        }
         codecs.push(in_use(known));
         codecs.extend(rtx_for(room, payload_type).map(in_use));
     }

@@ -89,7 +89,7 @@ impl Peer {
             name,
             is_spy,
             rtp_capabilities,
-            events: Emitter::default(),
+            events: Emitter::with_backlog(),
             app_data: Mutex::new(app_data),
             now: Mutex::default(),
             turn: Arc::default(),
@@ -229,7 +229,8 @@ impl Peer {
         let peer = self.clone();
         self.in_turn(async move {
             if let Err(error) = peer.handle_notification(&method, members).await {
-                tracing::warn!(peer = peer.name(), method, %error, "notification failed");
+                // Clients must not write the log.
+                tracing::debug!(peer = peer.name(), %error, "notification failed");
             }
         })
         .await

@@ -17,10 +17,11 @@ const INTERVAL_MS_MIN: u64 = 1000;
 pub(crate) struct Periodic(Mutex<Option<AbortHandle>>);
 
 impl Periodic {
-    /// Does `action` now and every `interval_ms`; nothing new if it is being done already.
+    /// Does `action` now and every `interval_ms` until it says `false`; nothing new if it is being
+    /// done already.
     pub(crate) fn enable<F>(&self, interval_ms: u64, action: impl Fn() -> F + Send + 'static)
     where
-        F: Future<Output = ()> + Send,
+        F: Future<Output = bool> + Send,
     {
         let mut task = lock(&self.0);
         if task.is_some() {
@@ -32,7 +33,9 @@ impl Periodic {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                action().await;
+                if !action().await {
+                    return;
+                }
             }
         };
         *task = Some(tokio::spawn(repeated).abort_handle());
@@ -67,7 +70,7 @@ mod tests {
             let count = Arc::clone(&count);
             periodic.enable(interval_ms, move || {
                 count.fetch_add(1, Ordering::Relaxed);
-                std::future::ready(())
+                std::future::ready(true)
             });
         }
         tokio::time::sleep(Duration::from_millis(2500)).await;
@@ -75,5 +78,17 @@ mod tests {
         periodic.disable();
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(count.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_when_the_action_says_so() {
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&count);
+        let periodic = Periodic::default();
+        periodic.enable(1000, move || {
+            std::future::ready(counted.fetch_add(1, Ordering::Relaxed) < 1)
+        });
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(count.load(Ordering::Relaxed), 2);
     }
 }

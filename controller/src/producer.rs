@@ -44,10 +44,9 @@ pub enum ProducerEvent {
 }
 
 /// A producer. A cheap handle; dropping it closes nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Producer(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     id: ProducerId,
     transport: WebRtcTransport,
@@ -60,13 +59,21 @@ struct Inner {
 }
 
 /// What changes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Now {
     is_closed: bool,
     is_locally_paused: bool,
     is_remotely_paused: bool,
     preferred_profile: Profile,
     consumers: Vec<Consumer>,
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("id", &self.0.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for Producer {
@@ -193,10 +200,12 @@ impl Producer {
         self.paused() && !self.closed()
     }
 
-    /// Takes back [`Self::pause`]. Returns whether it runs now: the client may have paused it too.
+    /// Takes back [`Self::pause`]. Returns whether it runs now, as the client may have paused it
+    /// too; `true` if there was nothing to take back.
     pub fn resume(&self, app_data: Option<Value>) -> bool {
+        let was_paused = self.locally_paused();
         self.set_paused(Originator::Local, false, app_data);
-        !self.paused() && !self.closed()
+        !(self.closed() || was_paused && self.paused())
     }
 
     /// Sets the layer for consumers without a wish of their own.
@@ -243,13 +252,13 @@ impl Producer {
         self.0.stats.enable(interval_ms, move || {
             let producer = producer.clone();
             async move {
-                if producer.paused() {
-                    return;
-                }
-                if let Ok(stats) = producer.get_stats().await {
+                if !producer.paused()
+                    && let Ok(stats) = producer.get_stats().await
+                {
                     let members = json!({ "id": producer.id(), "stats": stats });
                     producer.peer().notify("producerStats", members);
                 }
+                !producer.closed()
             }
         });
     }

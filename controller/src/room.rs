@@ -137,7 +137,7 @@ impl Room {
             capabilities,
             limits,
             sockets,
-            events: Emitter::default(),
+            events: Emitter::with_backlog(),
             audio_levels: Emitter::default(),
             state: Mutex::new(state),
         }));
@@ -240,10 +240,12 @@ impl Room {
     ///
     /// # Errors
     /// As [`Self::receive_request`].
-    pub fn join(&self, request: &Value) -> Result<(Peer, Value)> {
+    pub fn join(&self, request: Value) -> Result<(Peer, Value)> {
         self.check_open()?;
-        let (_, members) = protocol::open_request(request.clone())?;
-        self.join_with(members)
+        match protocol::open_request(request)? {
+            (method, members) if method == "join" => self.join_with(members),
+            (method, _) => Err(Error::other(format!("\"{method}\" is not join"))),
+        }
     }
 
     /// Everything the worker knows about it.
@@ -305,12 +307,9 @@ impl Room {
             .find(|id| !state.consumers.contains_key(id))
             .expect("the iterator is endless");
         // All consumers of a client may share a transport and hence a key: no SSRC twice.
-        let taken: Vec<u32> = owner
-            .consumers()
-            .iter()
-            .flat_map(|other| other.ssrcs())
-            .collect();
-        let mut free = std::iter::repeat_with(random_id).filter(|ssrc| !taken.contains(ssrc));
+        let consumers = owner.consumers();
+        let is_free = |ssrc: &u32| !consumers.iter().any(|other| other.uses(*ssrc));
+        let mut free = std::iter::repeat_with(random_id).filter(is_free);
         let ssrc = free.next().expect("the iterator is endless");
         let rtx_ssrc = free
             .find(|rtx| *rtx != ssrc)

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use broth_ipc::body::{Hello, Load, WorkerDump, WorkerSettings};
 use broth_ipc::{Call, Ids, PROTOCOL};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
@@ -134,7 +135,7 @@ impl Server {
         let server = Self(Arc::new(Inner {
             slots: slots.collect(),
             settings,
-            events: Emitter::default(),
+            events: Emitter::with_backlog(),
             tasks: Mutex::new(Tasks::Closed),
         }));
         let tasks = (0..server.0.slots.len()).map(|idx| {
@@ -200,11 +201,11 @@ impl Server {
         let capabilities = ortc::room_capabilities(media_codecs)?;
         let settings = &self.0.settings;
         for _ in 0..ROOM_TRIES {
+            self.check_open()?;
             let worker = self.place(options)?;
             let sockets = RoomSockets::bind(&settings.listen, &settings.rtc_ports)?;
-            let created =
-                Room::create(worker, capabilities.clone(), sockets, settings.limits).await;
-            match created {
+            let create = Room::create(worker, capabilities.clone(), sockets, settings.limits);
+            match to_its_end(create).await {
                 // The worker just died: another one may live.
                 Err(Error::ChannelClosed) => {}
                 Err(error) => return Err(error),
@@ -226,11 +227,12 @@ impl Server {
         if let Some(level) = &settings.log_level {
             check_log_level(level)?;
         }
-        for worker in self.0.slots.iter().filter_map(Slot::worker) {
-            let call = Call::UpdateSettings(settings.clone());
-            worker.channel.request(Ids::NONE, call, vec![]).await?;
+        let mut outcome = Ok(());
+        for slot in &self.0.slots {
+            let updated = slot.update_settings(settings.clone()).await;
+            outcome = outcome.and(updated);
         }
-        Ok(())
+        outcome
     }
 
     /// Everything the workers know.
@@ -316,4 +318,16 @@ impl Server {
             false => Ok(()),
         }
     }
+}
+
+/// Makes a room even if the caller loses interest, and closes it then: half of one would stay in
+/// the worker without anybody knowing.
+async fn to_its_end(create: impl Future<Output = Result<Room>> + Send + 'static) -> Result<Room> {
+    let (reply, created) = oneshot::channel();
+    tokio::spawn(async move {
+        if let Err(Ok(room)) = reply.send(create.await) {
+            room.close(None);
+        }
+    });
+    created.await.unwrap_or(Err(Error::ChannelClosed))
 }

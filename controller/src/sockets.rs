@@ -77,20 +77,35 @@ fn bind_pair(
     ports: &RangeInclusive<u16>,
     start: u16,
 ) -> Result<[(Protocol, u16, Socket); 2]> {
-    let both = ports_from(ports, start).find_map(|port| {
-        let udp = bind(ip, port, Protocol::Udp).ok()?;
-        let tcp = bind(ip, port, Protocol::Tcp).ok()?;
-        Some([(Protocol::Udp, port, udp), (Protocol::Tcp, port, tcp)])
-    });
-    if let Some(both) = both {
-        return Ok(both);
+    for port in ports_from(ports, start) {
+        if let Some(udp) = bind_if_free(ip, port, Protocol::Udp)?
+            && let Some(tcp) = bind_if_free(ip, port, Protocol::Tcp)?
+        {
+            return Ok([(Protocol::Udp, port, udp), (Protocol::Tcp, port, tcp)]);
+        }
     }
     let any = |protocol| {
-        ports_from(ports, start)
-            .find_map(|port| Some((protocol, port, bind(ip, port, protocol).ok()?)))
-            .ok_or_else(|| Error::other(format!("no more available ports for IP '{ip}'")))
+        for port in ports_from(ports, start) {
+            if let Some(socket) = bind_if_free(ip, port, protocol)? {
+                return Ok((protocol, port, socket));
+            }
+        }
+        Err(Error::other(format!(
+            "no more available ports for IP '{ip}'"
+        )))
     };
     Ok([any(Protocol::Udp)?, any(Protocol::Tcp)?])
+}
+
+/// Binds a port; `None` if it cannot be had, which another one may.
+fn bind_if_free(ip: IpAddr, port: u16, protocol: Protocol) -> Result<Option<Socket>> {
+    match bind(ip, port, protocol) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Ok(None),
+            _ => Err(Error::other(format!("cannot open {ip}:{port}: {error}"))),
+        },
+    }
 }
 
 fn bind(ip: IpAddr, port: u16, protocol: Protocol) -> io::Result<Socket> {

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use broth_ipc::body::{
-    DtlsParameters, DtlsRole, DtlsState, IceCandidate, IceParameters, IceState, LocalDtlsRole,
-    SetMaxBitrate, TransportStats, TransportTuple, WebRtcTransportDump, WebRtcTransportOptions,
+    DtlsParameters, DtlsState, IceCandidate, IceParameters, IceState, LocalDtlsRole, SetMaxBitrate,
+    TransportStats, TransportTuple, WebRtcTransportDump, WebRtcTransportOptions,
 };
 use broth_ipc::{Call, Event, Ids, TransportId};
 use serde_json::{Value, json};
@@ -36,10 +36,9 @@ pub enum TransportEvent {
 }
 
 /// A WebRTC transport. A cheap handle; dropping it closes nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WebRtcTransport(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     id: TransportId,
     peer: Peer,
@@ -53,7 +52,6 @@ struct Inner {
 }
 
 /// What changes.
-#[derive(Debug)]
 struct Now {
     is_closed: bool,
     ice_parameters: IceParameters,
@@ -64,6 +62,14 @@ struct Now {
     dtls_remote: Option<DtlsParameters>,
     dtls_state: DtlsState,
     dtls_remote_cert: Option<String>,
+}
+
+impl std::fmt::Debug for WebRtcTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebRtcTransport")
+            .field("id", &self.0.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for WebRtcTransport {
@@ -276,6 +282,7 @@ impl WebRtcTransport {
                     let members = json!({ "id": transport.id(), "stats": stats });
                     transport.0.peer.notify("transportStats", members);
                 }
+                !transport.closed()
             }
         });
     }
@@ -388,10 +395,5 @@ impl WebRtcTransport {
         if tell_worker {
             state.send(self.ids(), Call::CloseTransport(Default::default()));
         }
-    }
-
-    /// Role the handshake was given, for tests and logs.
-    pub fn dtls_role(&self) -> DtlsRole {
-        lock(&self.0.now).dtls_local.role
     }
 }

@@ -159,8 +159,7 @@ impl<H: FnMut(Notification)> Turn<H> {
                     }
                 },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    self.expire(Instant::now());
-                    true
+                    self.expire(Instant::now())
                 }
             };
             if !is_alive {
@@ -229,13 +228,21 @@ impl<H: FnMut(Notification)> Turn<H> {
         }
     }
 
-    fn expire(&mut self, now: Instant) {
+    /// Gives up what was not answered in time; returns whether the channel is usable.
+    ///
+    /// A worker may still carry out what nobody waits for any more, and then has objects that
+    /// nobody knows. One that hangs is of no use: it is taken for lost.
+    fn expire(&mut self, now: Instant) -> bool {
+        let mut is_alive = true;
         while let Some((_, ticket)) = self.deadlines.front().copied().filter(|(at, _)| *at <= now) {
             self.deadlines.pop_front();
             if let Some(waiter) = self.pending.cancel(ticket) {
+                tracing::error!(id = ticket.id, "no answer in time: worker channel lost");
                 waiter.settle(Err(Error::Timeout));
+                is_alive = false;
             }
         }
+        is_alive
     }
 }
 

@@ -197,7 +197,7 @@ fn payload_types_run_out_with_an_error() {
 #[test]
 fn what_a_producer_cannot_be_is_named() {
     type Change<'a> = (&'a dyn Fn(&mut RtpParameters), &'a str);
-    let rows: [Change<'_>; 5] = [
+    let rows: [Change<'_>; 7] = [
         (
             &|p| p.codecs[1].parameters["apt"] = 50.into(),
             "no media codec found for RTX PT 97",
@@ -209,6 +209,14 @@ fn what_a_producer_cannot_be_is_named() {
         (
             &|p| p.codecs[0].clock_rate = 8000,
             "unsupported codec [name:VP8, payloadType:96]",
+        ),
+        (
+            &|p| p.codecs[0].payload_type = 128,
+            "invalid payloadType [payloadType:128]",
+        ),
+        (
+            &|p| p.codecs[0].payload_type = 97,
+            "duplicated payloadType [payloadType:97]",
         ),
         (
             &|p| p.encodings[0].profile = Some(Profile::None),
@@ -228,4 +236,16 @@ fn what_a_producer_cannot_be_is_named() {
         let error = producer_mapping(MediaKind::Video, &parameters, &room()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
+}
+
+#[test]
+fn two_codecs_that_are_one_of_the_rooms_are_consumed_as_one() {
+    let mut parameters = sent(&json!([{ "ssrc": 1111 }]));
+    let mut twin = parameters.codecs[0].clone();
+    twin.payload_type = 98;
+    parameters.codecs.push(twin);
+    let mapping = producer_mapping(MediaKind::Video, &parameters, &room()).unwrap();
+    let consumable = consumable_parameters(&parameters, &room(), &mapping).unwrap();
+    let codecs: Vec<_> = consumable.codecs.iter().map(|c| c.payload_type).collect();
+    assert_eq!(codecs, [101, 102]);
 }

@@ -62,7 +62,7 @@ impl Peer {
                 let consumer = self.consumer_of(&members)?;
                 let profile = protocol::profile(&members, "profile")?
                     .ok_or_else(|| Error::wrong_type("missing profile"))?;
-                consumer.prefer_remotely(profile);
+                consumer.prefer_remotely(profile).await?;
             }
             "enableConsumerStats" => {
                 let consumer = self.consumer_of(&members)?;

@@ -144,7 +144,7 @@ impl Peer {
             consumer.set_paused(Originator::Remote, true, None);
         }
         match protocol::profile(members, "preferredProfile") {
-            Ok(Some(profile)) => consumer.prefer_remotely(profile),
+            Ok(Some(profile)) => consumer.prefer_remotely(profile).await?,
             Ok(None) => {}
             Err(error) => tracing::warn!(peer = self.name(), %error, "enableConsumer"),
         }

@@ -10,13 +10,36 @@ use crate::lock;
 /// Longest line kept; the rest of it is logged as another.
 const LINE_BYTES_MAX: usize = 8192;
 
-/// The last complaint of a worker, which often says why it died.
+/// The last complaint of a worker, which often says why it died: where it panicked and why, or
+/// its last line.
 #[derive(Clone, Default)]
-pub(crate) struct LastWords(Arc<Mutex<String>>);
+pub(crate) struct LastWords(Arc<Mutex<Words>>);
+
+#[derive(Default)]
+struct Words {
+    text: String,
+    /// Lines of a panic taken; what follows them is a backtrace.
+    panic_lines: u32,
+}
 
 impl LastWords {
     pub(crate) fn get(&self) -> String {
-        lock(&self.0).clone()
+        lock(&self.0).text.clone()
+    }
+
+    fn hear(&self, line: &str) {
+        let mut words = lock(&self.0);
+        match words.panic_lines {
+            0 => {
+                words.panic_lines = line.contains("panicked at").into();
+                words.text = line.into();
+            }
+            1 => {
+                words.panic_lines = 2;
+                words.text = format!("{} {line}", words.text);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -31,7 +54,7 @@ pub(crate) fn log(id: &str, stdout: ChildStdout, stderr: ChildStderr) -> LastWor
     );
     read(stderr, move |line| {
         tracing::warn!(target: "broth_worker", worker = worker_too, "{line}");
-        *lock(&last.0) = line;
+        last.hear(&line);
     });
     words
 }
@@ -75,6 +98,31 @@ async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_words_are_the_panic_or_the_last_line() {
+        let rows: [(&[&str], &str); 3] = [
+            (&[], ""),
+            (&["one", "two"], "two"),
+            (
+                &[
+                    "one",
+                    "thread 'main' panicked at a.rs:1:2:",
+                    "too bad",
+                    "note: run with",
+                    "0: x",
+                ],
+                "thread 'main' panicked at a.rs:1:2: too bad",
+            ),
+        ];
+        for (lines, expected) in rows {
+            let words = LastWords::default();
+            for line in lines {
+                words.hear(line);
+            }
+            assert_eq!(words.get(), expected);
+        }
+    }
 
     #[tokio::test]
     async fn lines_are_split_and_long_ones_are_cut() {

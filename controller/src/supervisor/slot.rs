@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use broth_ipc::body::{Empty, Hello, Ready};
+use broth_ipc::body::{Empty, Hello, Ready, WorkerSettings};
 use broth_ipc::{Call, Ids};
 use nix::sys::signal::Signal;
 use tokio::process::Child;
@@ -32,7 +33,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a worker that closed its channel may take to end by itself, which tells how it ended.
 const END_TIME: Duration = Duration::from_millis(200);
 
-/// How long the last words of a worker that never became ready may take to arrive.
+/// How long the last words of a worker may take to arrive.
 const WORDS_TIME: Duration = Duration::from_millis(50);
 
 /// How often a worker is asked for its load.
@@ -60,6 +61,8 @@ pub(crate) struct Slot {
     id: String,
     spec: WorkerSpec,
     hello: Hello,
+    /// Log settings changed since, for every worker to come.
+    settings: Mutex<WorkerSettings>,
     status: watch::Sender<Status>,
     is_stopped: watch::Sender<bool>,
 }
@@ -80,6 +83,7 @@ impl Slot {
             id,
             spec,
             hello,
+            settings: Mutex::default(),
             status: watch::Sender::new(Status::Starting),
             is_stopped: watch::Sender::new(false),
         }
@@ -110,6 +114,25 @@ impl Slot {
             Ok(Status::Dead(reason) | Status::GaveUp(reason)) => Err(reason.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// Changes the log settings of the worker in the place and of all that follow.
+    pub(crate) async fn update_settings(&self, settings: WorkerSettings) -> Result<()> {
+        {
+            let mut kept = lock(&self.settings);
+            if settings.log_level.is_some() {
+                kept.log_level.clone_from(&settings.log_level);
+            }
+            if settings.log_tags.is_some() {
+                kept.log_tags.clone_from(&settings.log_tags);
+            }
+        }
+        let Some(worker) = self.worker() else {
+            return Ok(());
+        };
+        let call = Call::UpdateSettings(settings);
+        worker.channel.request(Ids::NONE, call, vec![]).await?;
+        Ok(())
     }
 
     /// Asks the worker to end and starts no other.
@@ -194,10 +217,20 @@ impl Slot {
             rooms: Arc::clone(&rooms),
             load: Default::default(),
         });
+        let settings = lock(&self.settings).clone();
+        if settings != WorkerSettings::default() {
+            worker
+                .channel
+                .send(Ids::NONE, Call::UpdateSettings(settings));
+        }
         // Whoever hears of it can use it at once.
         self.status.send_replace(Status::Ready(Arc::clone(&worker)));
         tell(SlotEvent::Ready { pid: worker.pid });
         let status = self.watch(&mut child, channel_end, &worker).await;
+        if status.signal() != Some(Signal::SIGKILL as i32) {
+            // It may have said why, on its way through the pipe.
+            sleep(WORDS_TIME).await;
+        }
         let reason = epitaph(status, &words);
         self.status.send_replace(Status::Dead(reason.clone()));
         rooms.close(&CloseReason::WorkerDied(reason.clone()));

@@ -78,10 +78,13 @@ async fn notifications_are_handled_before_the_answer_that_follows_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_worker_costs_one_timeout() {
+async fn a_silent_worker_is_lost() {
     let ends = ends();
     let answer = ends.channel.request(Ids::NONE, load(), vec![]).await;
     assert_eq!(answer, Err(Error::Timeout));
+    ends.task.await.unwrap();
+    let late = ends.channel.request(Ids::NONE, load(), vec![]).await;
+    assert_eq!(late, Err(Error::ChannelClosed));
 }
 
 #[tokio::test]
