@@ -357,12 +357,10 @@ impl Consumer {
             (was_paused, now.transport.is_some() && !now.is_source_paused)
         };
         if side == Originator::Local && is_heard {
-            let method = if is_paused {
-                "consumerPaused"
-            } else {
-                "consumerResumed"
-            };
-            self.tell(method, with_app_data(json!({}), app_data.as_ref()));
+            self.tell(
+                paused_method(is_paused),
+                with_app_data(json!({}), app_data.as_ref()),
+            );
         }
         match (was_paused, self.locally_paused() || self.remotely_paused()) {
             (false, true) => state.send(self.ids(), Call::PauseConsumer(Default::default())),
@@ -407,12 +405,7 @@ impl Consumer {
             now.transport.is_some() && !now.is_locally_paused
         };
         if is_heard {
-            let method = if is_paused {
-                "consumerPaused"
-            } else {
-                "consumerResumed"
-            };
-            self.tell(method, json!({}));
+            self.tell(paused_method(is_paused), json!({}));
         }
         self.emit_paused(Originator::Source, is_paused, None);
     }
@@ -510,5 +503,12 @@ impl Consumer {
     async fn request(&self, call: Call) -> Result<Value> {
         let room = self.0.owner.room();
         room.channel().request(self.ids(), call, vec![]).await
+    }
+}
+
+fn paused_method(is_paused: bool) -> &'static str {
+    match is_paused {
+        true => "consumerPaused",
+        false => "consumerResumed",
     }
 }
