@@ -242,7 +242,8 @@ impl Consumer {
     /// Asks the producer for a key frame. Ignored unless video is being sent.
     pub fn request_key_frame(&self) {
         if !self.closed() && self.enabled() && !self.paused() && self.kind() == MediaKind::Video {
-            self.send(Call::RequestKeyFrame(Default::default()));
+            let call = Call::RequestKeyFrame(Default::default());
+            self.0.owner.room().channel().send(self.ids(), call);
         }
     }
 
@@ -494,10 +495,6 @@ impl Consumer {
             true => Err(Error::closed("Consumer")),
             false => Ok(()),
         }
-    }
-
-    fn send(&self, call: Call) {
-        self.0.owner.room().channel().send(self.ids(), call);
     }
 
     async fn request(&self, call: Call) -> Result<Value> {
