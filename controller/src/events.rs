@@ -1,5 +1,6 @@
 //! Typed events: every live subscriber gets every event, in order.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
@@ -9,13 +10,17 @@ use tokio::sync::mpsc;
 
 use crate::lock;
 
-/// Events kept for a first subscriber; of more nobody cared to hear the oldest are given up.
-const BACKLOG_MAX: usize = 256;
+/// Events kept for the first subscriber of an object; of more the oldest are given up.
+///
+/// An application learns of an object by an event and subscribes a moment later.
+const BACKLOG: usize = 16;
+
+/// The same for what an application may look at late: servers, rooms and peers.
+pub(crate) const LONG_BACKLOG: usize = 256;
 
 /// The events of one object, from the subscription on; ends after the object's last event.
 ///
-/// Of a server, a room and a peer the first subscriber also gets what happened before it
-/// subscribed; everything else is told by an event of these, in time to subscribe.
+/// The first subscriber also gets the last of what happened before it subscribed.
 #[derive(Debug)]
 pub struct EventStream<E>(mpsc::UnboundedReceiver<E>);
 
@@ -37,8 +42,9 @@ impl<E> EventStream<E> {
 #[derive(Debug)]
 struct State<E> {
     subscribers: Vec<mpsc::UnboundedSender<E>>,
-    /// What the first subscriber is to get, unless there was one or nothing is kept.
-    backlog: Option<Vec<E>>,
+    /// What the first subscriber is to get; `None` once there was one.
+    backlog: Option<VecDeque<E>>,
+    backlog_max: usize,
     /// The last event, for those who subscribe after it.
     last: Option<E>,
 }
@@ -49,20 +55,17 @@ pub(crate) struct Emitter<E>(Mutex<State<E>>);
 
 impl<E> Default for Emitter<E> {
     fn default() -> Self {
-        Self::keeping(None)
+        Self::keeping(BACKLOG)
     }
 }
 
 impl<E> Emitter<E> {
-    /// An emitter that keeps what nobody has heard yet for the first subscriber.
-    pub(crate) fn with_backlog() -> Self {
-        Self::keeping(Some(Vec::new()))
-    }
-
-    fn keeping(backlog: Option<Vec<E>>) -> Self {
+    /// An emitter that keeps so many events for the first subscriber.
+    pub(crate) fn keeping(backlog_max: usize) -> Self {
         Self(Mutex::new(State {
             subscribers: Vec::new(),
-            backlog,
+            backlog: Some(VecDeque::new()),
+            backlog_max,
             last: None,
         }))
     }
@@ -92,11 +95,12 @@ impl<E: Clone> Emitter<E> {
         state
             .subscribers
             .retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        let backlog_max = state.backlog_max;
         if let Some(backlog) = &mut state.backlog {
-            if backlog.len() == BACKLOG_MAX {
-                backlog.remove(0);
+            if backlog.len() == backlog_max {
+                backlog.pop_front();
             }
-            backlog.push(event);
+            backlog.push_back(event);
         }
         !state.subscribers.is_empty()
     }
@@ -128,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_subscriber_gets_what_came_before_and_others_do_not() {
-        let emitter = Emitter::with_backlog();
+        let emitter = Emitter::default();
         emitter.emit(1);
         let mut first = emitter.subscribe();
         emitter.emit(2);
@@ -145,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_after_the_end_still_learns_of_it() {
-        let emitter = Emitter::with_backlog();
+        let emitter = Emitter::default();
         emitter.emit(1);
         emitter.emit_last(2);
         assert!(!emitter.emit(3));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
-use crate::events::{Emitter, EventStream};
+use crate::events::{Emitter, EventStream, LONG_BACKLOG};
 use crate::producer::Producer;
 use crate::protocol::{self, with_app_data};
 use crate::room::{Room, State};
@@ -89,7 +89,7 @@ impl Peer {
             name,
             is_spy,
             rtp_capabilities,
-            events: Emitter::with_backlog(),
+            events: Emitter::keeping(LONG_BACKLOG),
             app_data: Mutex::new(app_data),
             now: Mutex::default(),
             turn: Arc::default(),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
-use crate::events::{Emitter, EventStream};
+use crate::events::{Emitter, EventStream, LONG_BACKLOG};
 use crate::ortc;
 use crate::peer::{Peer, PeerEvent};
 use crate::producer::Producer;
@@ -137,7 +137,7 @@ impl Room {
             capabilities,
             limits,
             sockets,
-            events: Emitter::with_backlog(),
+            events: Emitter::keeping(LONG_BACKLOG),
             audio_levels: Emitter::default(),
             state: Mutex::new(state),
         }));

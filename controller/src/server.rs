@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
-use crate::events::{Emitter, EventStream};
+use crate::events::{Emitter, EventStream, LONG_BACKLOG};
 use crate::lock;
 use crate::ortc::{self, RoomMediaCodec};
 use crate::room::{CloseReason, Room};
@@ -135,7 +135,7 @@ impl Server {
         let server = Self(Arc::new(Inner {
             slots: slots.collect(),
             settings,
-            events: Emitter::with_backlog(),
+            events: Emitter::keeping(LONG_BACKLOG),
             tasks: Mutex::new(Tasks::Closed),
         }));
         let tasks = (0..server.0.slots.len()).map(|idx| {

@@ -121,8 +121,8 @@ async function listDevices() {
       .filter((device) => device.kind === kind && device.deviceId)
       .map((device) => new Option(device.label || "Default", device.deviceId));
     if (!options.length) options.push(new Option("None found", ""));
+    const current = track?.getSettings().deviceId ?? $(id).value;
     $(id).replaceChildren(...options);
-    const current = track?.getSettings().deviceId;
     if (options.some(({ value }) => value === current)) $(id).value = current;
   }
 }

@@ -90,6 +90,7 @@ export class Call extends EventTarget {
       await this.#enter();
     } catch (error) {
       this.#isWanted = false;
+      this.#dropSession();
       this.#stopTracks();
       this.#enterState("failed", explainRefusal(error, this.name));
       throw error;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::{Query, State, WebSocketUpgrade};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use axum_server::Handle;
@@ -33,7 +33,7 @@ struct Assets;
 /// Everything there is to ask for.
 pub(crate) fn app(rooms: Arc<Rooms>) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(health))
         .route("/stats", get(stats))
         .route("/ws", get(socket))
         .fallback(get(asset))
@@ -87,8 +87,15 @@ pub(crate) async fn serve(
     }
 }
 
+async fn health(State(rooms): State<Arc<Rooms>>) -> Response {
+    match rooms.is_alive() {
+        true => "ok\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "no worker is alive\n").into_response(),
+    }
+}
+
 async fn stats(State(rooms): State<Arc<Rooms>>) -> Response {
-    Json(rooms.stats().await).into_response()
+    Json(rooms.stats()).into_response()
 }
 
 #[derive(Deserialize)]
@@ -101,8 +108,12 @@ struct SocketQuery {
 async fn socket(
     State(rooms): State<Arc<Rooms>>,
     Query(query): Query<SocketQuery>,
+    headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    if !is_own_page(&headers) {
+        return (StatusCode::FORBIDDEN, "this is another site's server\n").into_response();
+    }
     let visitor = match visitor(query) {
         Ok(visitor) => visitor,
         Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
@@ -111,6 +122,21 @@ async fn socket(
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)
         .on_upgrade(move |socket| signal::serve(socket, visitor, rooms))
+}
+
+/// Whether a browser that asks shows a page of this server; what is no browser says nothing.
+fn is_own_page(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return true;
+    };
+    let origin = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"));
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    matches!((origin, host), (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 
 fn visitor(query: SocketQuery) -> Result<Visitor, String> {
@@ -169,6 +195,26 @@ mod tests {
             room: room.into(),
             name: name.into(),
             codec: codec.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn other_sites_pages_are_refused() {
+        let rows = [
+            (None, true),
+            (Some("http://call.example:3000"), true),
+            (Some("https://CALL.example:3000"), true),
+            (Some("http://call.example"), false),
+            (Some("http://evil.example"), false),
+            (Some("null"), false),
+        ];
+        for (origin, expected) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, "call.example:3000".parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            assert_eq!(is_own_page(&headers), expected, "{origin:?}");
         }
     }
 

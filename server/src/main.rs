@@ -15,6 +15,7 @@ use anyhow::Context;
 use axum_server::Handle;
 use broth::{Server, ServerEvent};
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal as unix_signal};
 use tracing_subscriber::EnvFilter;
@@ -22,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Cli, Command, Serve};
 use crate::rooms::Rooms;
 
-/// How long open connections may take to end after the rooms have closed.
+/// How long HTTP connections may take to end after the rooms have closed.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(serve: Serve) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let settings = serve.settings()?;
     let tls = http::tls(serve.tls()?).await?;
     let listener = http::bind(serve.listen)?;
@@ -77,6 +79,15 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     }
     anyhow::ensure!(!gave_up, "all workers failed: see the log above");
     Ok(())
+}
+
+/// Rooms and sockets take descriptors; shells usually allow 1024.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 async fn asked_to_stop() -> anyhow::Result<&'static str> {

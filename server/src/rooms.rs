@@ -1,12 +1,12 @@
 //! Rooms by name: made when somebody enters, closed when empty for a while.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broth::{AudioLevels, Room, RoomEvent, RoomMediaCodec, RoomOptions, Server};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{OnceCell, watch};
 
 /// How long an empty room stays, so that a reload finds it again.
 const EMPTY_TIME: Duration = Duration::from_secs(5);
@@ -17,12 +17,18 @@ const SPEAKING_LEVEL_MIN: i8 = -50;
 /// The rooms of a server.
 pub(crate) struct Rooms {
     server: Server,
-    open: Mutex<HashMap<String, OpenRoom>>,
+    open: Mutex<HashMap<String, Open>>,
 }
 
-struct OpenRoom {
-    room: Room,
+/// A name in use.
+struct Open {
     seats: usize,
+    made: Arc<OnceCell<Made>>,
+}
+
+/// A room, made by the first who enters while the others wait.
+struct Made {
+    room: Room,
     speakers: watch::Receiver<Value>,
 }
 
@@ -31,7 +37,13 @@ pub(crate) struct Seat {
     pub(crate) room: Room,
     /// The latest word on who is speaking; its sender is gone when the room has closed.
     pub(crate) speakers: watch::Receiver<Value>,
+    _claim: Claim,
+}
+
+/// Keeps a name in use.
+struct Claim {
     name: String,
+    made: Arc<OnceCell<Made>>,
     rooms: Arc<Rooms>,
 }
 
@@ -43,30 +55,57 @@ impl Rooms {
         }
     }
 
+    /// Whether a room could be made.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.server.num_workers() > 0
+    }
+
     /// Enters a room, which is made with `codec` preferred if it is not there.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         name: &str,
         codec: VideoCodec,
     ) -> broth::Result<Seat> {
-        let mut open = self.open.lock().await;
-        // A room whose worker died may still be listed.
-        if open.get(name).is_none_or(|found| found.room.closed()) {
-            let made = self.make(codec).await?;
-            open.insert(name.into(), made);
+        loop {
+            let claim = self.claim(name);
+            let made = claim.made.get_or_try_init(|| self.make(codec)).await?;
+            let (room, speakers) = (made.room.clone(), made.speakers.clone());
+            if !room.closed() {
+                return Ok(Seat {
+                    room,
+                    speakers,
+                    _claim: claim,
+                });
+            }
+            // Its worker died; the name gets a new room.
+            let mut open = self.lock();
+            if claim.find(&mut open).is_some() {
+                open.remove(name);
+            }
         }
-        let entered = open.get_mut(name).expect("it is there or was just made");
-        entered.seats += 1;
-        Ok(Seat {
-            room: entered.room.clone(),
-            speakers: entered.speakers.clone(),
-            name: name.into(),
-            rooms: Arc::clone(self),
-        })
     }
 
-    /// Everything that lives, for people and their tools.
-    pub(crate) async fn stats(&self) -> Value {
+    fn claim(self: &Arc<Self>, name: &str) -> Claim {
+        let mut open = self.lock();
+        let open = open.entry(name.into()).or_insert_with(|| Open {
+            seats: 0,
+            made: Arc::default(),
+        });
+        open.seats += 1;
+        Claim {
+            name: name.into(),
+            made: Arc::clone(&open.made),
+            rooms: Arc::clone(self),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that lives, for people and their tools. Names of rooms are not told: who knows
+    /// one may enter.
+    pub(crate) fn stats(&self) -> Value {
         let workers: Vec<_> = self
             .server
             .workers()
@@ -81,10 +120,12 @@ impl Rooms {
                 })
             })
             .collect();
-        let open = self.open.lock().await;
-        let alive = open.iter().filter(|(_, open)| !open.room.closed());
-        let rooms: Vec<_> = alive
-            .map(|(name, open)| describe(name, &open.room))
+        let open = self.lock();
+        let rooms: Vec<_> = open
+            .values()
+            .filter_map(|open| open.made.get())
+            .filter(|made| !made.room.closed())
+            .map(|made| describe(&made.room))
             .collect();
         let total =
             |member: &str| -> u64 { rooms.iter().filter_map(|room| room[member].as_u64()).sum() };
@@ -98,54 +139,52 @@ impl Rooms {
         })
     }
 
-    async fn make(&self, preferred: VideoCodec) -> broth::Result<OpenRoom> {
+    fn close_if_empty(&self, name: &str, made: &Arc<OnceCell<Made>>) {
+        let mut open = self.lock();
+        let is_empty = |open: &Open| open.seats == 0 && Arc::ptr_eq(&open.made, made);
+        if open.get(name).is_some_and(is_empty) {
+            open.remove(name);
+            if let Some(made) = made.get() {
+                made.room.close(None);
+            }
+        }
+    }
+
+    async fn make(&self, preferred: VideoCodec) -> broth::Result<Made> {
         let room = self
             .server
             .room(&codecs(preferred), RoomOptions::default())
             .await?;
         let (sender, speakers) = watch::channel(Value::Null);
         tokio::spawn(watch_room(room.clone(), sender));
-        Ok(OpenRoom {
-            room,
-            seats: 0,
-            speakers,
-        })
-    }
-
-    async fn vacate(&self, name: &str, room: &Room) {
-        if let Some(left) = self.find(&mut *self.open.lock().await, name, room) {
-            left.seats -= 1;
-            if left.seats > 0 {
-                return;
-            }
-        }
-        tokio::time::sleep(EMPTY_TIME).await;
-        let mut open = self.open.lock().await;
-        if self
-            .find(&mut open, name, room)
-            .is_some_and(|left| left.seats == 0)
-        {
-            open.remove(name);
-            room.close(None);
-        }
-    }
-
-    /// The entry of exactly that room: another of its name may have taken its place.
-    fn find<'a>(
-        &self,
-        open: &'a mut HashMap<String, OpenRoom>,
-        name: &str,
-        room: &Room,
-    ) -> Option<&'a mut OpenRoom> {
-        open.get_mut(name).filter(|found| found.room == *room)
+        Ok(Made { room, speakers })
     }
 }
 
-impl Drop for Seat {
+impl Claim {
+    /// The entry this is a claim to: another of its name may have taken its place.
+    fn find<'a>(&self, open: &'a mut HashMap<String, Open>) -> Option<&'a mut Open> {
+        open.get_mut(&self.name)
+            .filter(|found| Arc::ptr_eq(&found.made, &self.made))
+    }
+}
+
+impl Drop for Claim {
     fn drop(&mut self) {
-        let (rooms, room) = (Arc::clone(&self.rooms), self.room.clone());
-        let name = std::mem::take(&mut self.name);
-        tokio::spawn(async move { rooms.vacate(&name, &room).await });
+        let mut open = self.rooms.lock();
+        let Some(left) = self.find(&mut open) else {
+            return;
+        };
+        left.seats -= 1;
+        if left.seats > 0 {
+            return;
+        }
+        let (rooms, name) = (Arc::clone(&self.rooms), self.name.clone());
+        let made = Arc::clone(&self.made);
+        tokio::spawn(async move {
+            tokio::time::sleep(EMPTY_TIME).await;
+            rooms.close_if_empty(&name, &made);
+        });
     }
 }
 
@@ -163,7 +202,14 @@ async fn watch_room(room: Room, speakers: watch::Sender<Value>) {
                 }
                 None => return,
             },
-            Some(levels) = levels.recv() => drop(speakers.send_replace(speaking(&levels))),
+            Some(levels) = levels.recv() => {
+                let latest = speaking(&levels);
+                speakers.send_if_modified(|last| {
+                    let is_news = *last != latest;
+                    *last = latest;
+                    is_news
+                });
+            }
         }
     }
 }
@@ -184,11 +230,10 @@ fn speaking(levels: &AudioLevels) -> Value {
     })
 }
 
-fn describe(name: &str, room: &Room) -> Value {
+fn describe(room: &Room) -> Value {
     let peers = room.peers();
     let count = |what: fn(&broth::Peer) -> usize| peers.iter().map(what).sum::<usize>();
     json!({
-        "name": name,
         "id": room.id(),
         "worker": room.worker_idx(),
         "peers": peers.len(),

@@ -10,7 +10,7 @@ use futures_util::stream::SplitSink;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use crate::envelope::{self, Incoming};
 use crate::rooms::{Rooms, Seat, VideoCodec};
@@ -18,10 +18,22 @@ use crate::rooms::{Rooms, Seat, VideoCodec};
 /// Largest message taken from a client; a join with all capabilities has about 10 KiB.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
+/// Largest appData taken: it is kept, and told to everybody in the room.
+const APP_DATA_BYTES_MAX: usize = 4096;
+
 /// Messages waiting for a client that reads slowly before it is given up.
 const QUEUE_MAX: usize = 1024;
 
 const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long a client may be connected without having joined.
+const JOIN_TIME: Duration = Duration::from_secs(30);
+
+/// Messages a second a client may send for long; a page sends a few dozen when it joins.
+const MESSAGES_PER_SECOND: f64 = 50.0;
+
+/// Messages a client may send at once.
+const MESSAGES_BURST: f64 = 200.0;
 
 /// A client that answers no ping for so long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
@@ -49,6 +61,7 @@ pub(crate) async fn serve(socket: WebSocket, visitor: Visitor, rooms: Arc<Rooms>
                 seat,
                 name: visitor.name,
                 joined: None,
+                has_joined: false,
                 queue: queue.clone(),
             };
             let refusal = session.run(&mut incoming).await.err();
@@ -68,8 +81,10 @@ pub(crate) async fn serve(socket: WebSocket, visitor: Visitor, rooms: Arc<Rooms>
     let _ = queue.try_send(Message::Close(Some(frame)));
     drop(queue);
     drop(incoming);
-    if tokio::time::timeout(PING_INTERVAL, writer).await.is_err() {
+    let abort = writer.abort_handle();
+    if timeout(PING_INTERVAL, writer).await.is_err() {
         tracing::debug!("the client did not take the last messages");
+        abort.abort();
     }
 }
 
@@ -77,6 +92,7 @@ struct Session {
     seat: Seat,
     name: String,
     joined: Option<(Peer, EventStream<PeerEvent>)>,
+    has_joined: bool,
     queue: mpsc::Sender<Message>,
 }
 
@@ -89,12 +105,18 @@ impl Session {
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_heard = Instant::now();
+        let mut throttle = Throttle::new(last_heard);
+        let join_by = last_heard + JOIN_TIME;
         loop {
             tokio::select! {
                 message = incoming.next() => {
                     last_heard = Instant::now();
                     match message {
-                        Some(Ok(Message::Text(text))) => self.handle(text.as_str()).await?,
+                        Some(Ok(Message::Text(text))) => {
+                            // Who sends more than that waits: TCP tells it.
+                            sleep(throttle.take(last_heard)).await;
+                            self.handle(text.as_str()).await?;
+                        }
                         Some(Ok(Message::Binary(_))) => return Err("send text, not binary".into()),
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                         Some(Ok(Message::Close(_))) | None => return Ok(()),
@@ -112,12 +134,21 @@ impl Session {
                     }
                     self.send(Message::Ping(Vec::new().into()))?;
                 }
+                () = sleep_until(join_by), if !self.has_joined => {
+                    return Err("not joined in time".into());
+                }
             }
         }
     }
 
     async fn handle(&mut self, text: &str) -> Result<(), Refusal> {
-        match envelope::parse(text)? {
+        let message = envelope::parse(text)?;
+        let (Incoming::Request { data, .. } | Incoming::Notification { data }) = &message;
+        let app_data = data.get("appData").map(Value::to_string);
+        if app_data.is_some_and(|app_data| app_data.len() > APP_DATA_BYTES_MAX) {
+            return Err(format!("appData is larger than {APP_DATA_BYTES_MAX} bytes"));
+        }
+        match message {
             Incoming::Request { id, data } => {
                 let answer = self.request(data).await;
                 self.send(Message::text(envelope::response(id, answer)))
@@ -136,7 +167,7 @@ impl Session {
     async fn request(&mut self, data: Value) -> Result<Value, String> {
         let text = |error: broth::Error| error.to_string();
         match (data["target"].as_str(), data["method"].as_str()) {
-            (Some("room"), Some("join")) => self.join(&data),
+            (Some("room"), Some("join")) => self.join(data),
             (Some("room"), _) => self.seat.room.receive_request(data).await.map_err(text),
             (Some("peer"), _) => match &self.joined {
                 Some((peer, _)) => peer.receive_request(data).await.map_err(text),
@@ -146,12 +177,16 @@ impl Session {
         }
     }
 
-    fn join(&mut self, data: &Value) -> Result<Value, String> {
+    fn join(&mut self, data: Value) -> Result<Value, String> {
         if self.joined.as_ref().is_some_and(|(peer, _)| !peer.closed()) {
             return Err("already joined".into());
         }
         if data["peerName"] != self.name.as_str() {
             return Err("peerName is not the name this socket was opened with".into());
+        }
+        // Nobody listens here without being seen.
+        if data["spy"] == true {
+            return Err("spies are not admitted".into());
         }
         let (peer, response) = self
             .seat
@@ -161,6 +196,7 @@ impl Session {
         // What happened since the join waits in the stream and follows the response.
         let events = peer.events();
         self.joined = Some((peer, events));
+        self.has_joined = true;
         Ok(response)
     }
 
@@ -204,6 +240,30 @@ impl Session {
     }
 }
 
+/// How many messages a client may send.
+struct Throttle {
+    /// Messages it may send now; below zero it has to wait.
+    allowance: f64,
+    at: Instant,
+}
+
+impl Throttle {
+    fn new(now: Instant) -> Self {
+        Self {
+            allowance: MESSAGES_BURST,
+            at: now,
+        }
+    }
+
+    /// Counts a message and says how long it has to wait.
+    fn take(&mut self, now: Instant) -> Duration {
+        let earned = (now - self.at).as_secs_f64() * MESSAGES_PER_SECOND;
+        self.at = now;
+        self.allowance = (self.allowance + earned).min(MESSAGES_BURST) - 1.0;
+        Duration::from_secs_f64((-self.allowance / MESSAGES_PER_SECOND).max(0.0))
+    }
+}
+
 /// The peer's next event; never comes while nobody has joined.
 async fn next_event(joined: &mut Option<(Peer, EventStream<PeerEvent>)>) -> Option<PeerEvent> {
     match joined {
@@ -232,6 +292,22 @@ fn shortened(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_is_free_and_a_flood_is_slowed_to_the_rate() {
+        let begin = Instant::now();
+        let mut throttle = Throttle::new(begin);
+        for _ in 0..MESSAGES_BURST as u32 {
+            assert_eq!(throttle.take(begin), Duration::ZERO);
+        }
+        let interval = Duration::from_secs_f64(1.0 / MESSAGES_PER_SECOND);
+        assert_eq!(throttle.take(begin), interval);
+        assert_eq!(throttle.take(begin + interval), interval);
+        assert_eq!(
+            throttle.take(begin + Duration::from_secs(60)),
+            Duration::ZERO
+        );
+    }
 
     #[test]
     fn reasons_are_cut_between_characters() {

@@ -59,7 +59,7 @@ async fn every_join_is_answered_whatever_is_in_it() {
     let good = json!({ "method": "join", "peerName": "eve", "spy": false, "appData": 1,
         "rtpCapabilities": house.room.rtp_capabilities() });
     for request in mutations(&good) {
-        if let Ok((peer, _)) = house.room.join(&request) {
+        if let Ok((peer, _)) = house.room.join(request.clone()) {
             peer.close(None);
         }
         assert_eq!(house.room.peers().len(), 1, "{request}");

@@ -118,7 +118,7 @@ impl Client {
             "rtpCapabilities": room.rtp_capabilities(),
         });
         merge(&mut request, members);
-        let (peer, answer) = room.join(&request).unwrap();
+        let (peer, answer) = room.join(request).unwrap();
         let events = peer.events();
         (Self { peer, events }, answer)
     }
