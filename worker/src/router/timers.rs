@@ -44,9 +44,8 @@ impl Router {
                     stream.keyframes.poll_timeout(),
                 ]
             });
-        [transport.ice.poll_timeout(), transport.dtls.poll_timeout()]
-            .into_iter()
-            .chain(streams)
+        streams
+            .chain([transport.poll_timeout()])
             .flatten()
             .fold(transport.rtcp_at, Instant::min)
     }
@@ -60,12 +59,7 @@ impl Router {
             return;
         }
         transport.wake_at = None;
-        if transport.ice.poll_timeout().is_some_and(|at| at <= io.now) {
-            transport.ice.handle_timeout(io.now);
-        }
-        if transport.dtls.poll_timeout().is_some_and(|at| at <= io.now) {
-            transport.dtls.handle_timeout(io.now);
-        }
+        transport.handle_timeout(io.now);
         let is_report_due = transport.rtcp_at <= io.now;
         self.drain(io, key);
         self.handle_stream_timeouts(io, key);
