@@ -6,6 +6,10 @@
 )]
 
 mod bad_input;
+mod codecs;
+mod early;
 mod forwarding;
 mod ice_tcp;
+mod plain;
+mod simulcast;
 mod support;
