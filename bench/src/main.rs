@@ -1,45 +1,49 @@
 //! The load generator: one producer, N consumers with a transport each, over ICE, DTLS and
-//! SRTP, against a worker pinned to one CPU.
+//! SRTP or plain RTP, against a worker pinned to one CPU.
 //!
 //! Reports the worker's CPU time per forwarded packet next to a *calib unit*, the CPU time of
 //! one datagram sent to and read from a loopback socket on the same CPU, measured right before
 //! and after. Machines differ and have neighbours: compare the ratio.
+//!
+//! On loopback a sender also pays for its receivers: the kernel cuts a GSO message up again in
+//! the sender's time, unless the receiver takes it whole (`UDP_GRO`). A worker behind a network
+//! card pays neither. Both are measured, one window after the other.
 
-use std::io::{self, Write};
-use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+mod calib;
+mod receive;
+mod report;
+mod source;
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use broth_bench::peer::Peer;
-use broth_bench::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_bench::client::Client;
+use broth_bench::rtp::{identity_mapping, vp8_parameters};
 use broth_bench::worker::DrivenWorker;
 use broth_ipc::body::{
     CreateConsumer, CreateProducer, Empty, EnableConsumer, Load, WebRtcTransportOptions,
 };
 use broth_ipc::rtp::MediaKind;
 use broth_ipc::{Call, ConsumerId, Ids, ProducerId, RouterId, TransportId};
-use broth_worker::net::sys::{Message, RecvBatch, send};
 use broth_worker::srtp::Profile;
-use broth_worker::wire::rtp::FIXED_HEADER_LEN;
 use clap::{Parser, ValueEnum};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{RcvBuf, UdpGroSegment};
-use nix::sys::time::TimeVal;
-use nix::unistd::Pid;
-use std::os::fd::AsFd;
+
+use crate::calib::{calibrate, pin_beside};
+use crate::receive::{Tally, receive, set_coalescing, widen};
+use crate::report::{Outcome, Setup};
+use crate::source::Source;
 
 const ROUTER: RouterId = RouterId(1);
 const PRODUCER: ProducerId = ProducerId(1);
 const SEND_SSRC: u32 = 10;
-/// Where the send time lies in the payload: behind the VP8 descriptor.
-const STAMP_AT: usize = FIXED_HEADER_LEN + 8;
-/// Datagrams of one calibration.
-const CALIBRATION: u32 = 100_000;
+/// How long packets may be under way when a window ends.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Windows in which the rate for a load is searched, and their length.
+const SEARCH_WINDOWS: u32 = 4;
+const SEARCH_WINDOW: Duration = Duration::from_secs(2);
 
 /// Measures what a worker's forwarding costs.
 #[derive(Parser)]
@@ -48,10 +52,13 @@ struct Args {
     #[arg(long, default_value_t = 50)]
     consumers: u32,
     /// Packets per second of the producer.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
+    /// Instead of a rate: the share of its core, in percent, that the worker is to use.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    load: Option<u32>,
     /// Packets that leave together, as those of one video frame.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=40))]
     burst: u32,
     /// Bytes of one RTP packet.
     #[arg(long, default_value_t = 1200)]
@@ -59,15 +66,26 @@ struct Args {
     /// Seconds to measure, after one second of warming up.
     #[arg(long, default_value_t = 8)]
     seconds: u32,
+    /// What the clients speak.
+    #[arg(long, value_enum, default_value_t = Kind::Webrtc)]
+    transport: Kind,
     /// SRTP profile.
     #[arg(long, value_enum, default_value_t = Srtp::Gcm128)]
     srtp: Srtp,
-    /// What the viewers' side of the loopback charges to the worker.
-    #[arg(long, value_enum, default_value_t = Receivers::Nic)]
+    /// How the viewers take what the kernel has for them.
+    #[arg(long, value_enum, default_value_t = Receivers::Both)]
     receivers: Receivers,
     /// CPU of the worker; the load runs on the others.
     #[arg(long, default_value_t = 0)]
     cpu: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// ICE, DTLS and SRTP.
+    Webrtc,
+    /// RTP in the clear, a socket of the worker for each client.
+    Plain,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -77,15 +95,24 @@ enum Srtp {
     CmSha1,
 }
 
-/// How viewers receive. On loopback a send also runs the receiving half of the stack, on the
-/// sender's CPU time; on a network card it ends at the device.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Receivers {
-    /// As near to a card as loopback gets: a GSO message is taken whole (`UDP_GRO`), and by a
-    /// thread that polls, so that nobody has to be woken.
-    Nic,
-    /// Every datagram for itself, by a thread that sleeps until the worker's send wakes it.
-    Loopback,
+    /// Packet by packet.
+    Plain,
+    /// Coalesced by the kernel (`UDP_GRO`).
+    Gro,
+    /// A window of each.
+    Both,
+}
+
+impl Receivers {
+    fn windows(self) -> &'static [bool] {
+        match self {
+            Self::Plain => &[false],
+            Self::Gro => &[true],
+            Self::Both => &[false, true],
+        }
+    }
 }
 
 fn main() -> Result<()> {
@@ -94,12 +121,12 @@ fn main() -> Result<()> {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let profile = match args.srtp {
-        Srtp::Gcm128 => Profile::AeadAes128Gcm,
-        Srtp::Gcm256 => Profile::AeadAes256Gcm,
-        Srtp::CmSha1 => Profile::Aes128CmSha1_80,
+    let profile = match (args.transport, args.srtp) {
+        (Kind::Plain, _) => None,
+        (Kind::Webrtc, Srtp::Gcm128) => Some(Profile::AeadAes128Gcm),
+        (Kind::Webrtc, Srtp::Gcm256) => Some(Profile::AeadAes256Gcm),
+        (Kind::Webrtc, Srtp::CmSha1) => Some(Profile::Aes128CmSha1_80),
     };
-    let before = calibrate(args)?;
     let started = Instant::now();
     let mut worker = DrivenWorker::in_process(args.cpu)?;
     let ready = started.elapsed();
@@ -107,217 +134,132 @@ fn run(args: &Args) -> Result<()> {
     worker.create_router(ROUTER)?;
     let round_trip = time_transport(&mut worker)?;
 
-    let sender = Peer::connect(&mut worker, ROUTER, TransportId(1), profile)?;
+    let sender = Client::connect(&mut worker, ROUTER, TransportId(1), profile)?;
     create_producer(&mut worker)?;
     let rss_before = load(&mut worker)?.rss_bytes;
-    let viewers: Vec<Peer> = (0..args.consumers)
+    let viewers: Vec<Client> = (0..args.consumers)
         .map(|n| connect_viewer(&mut worker, n, profile))
         .collect::<Result<_>>()?;
-    let rss_after = load(&mut worker)?.rss_bytes;
+    let rss_bytes = load(&mut worker)?.rss_bytes - rss_before;
 
-    let outcome = measure(args, &mut worker, &sender, viewers)?;
-    let calib = (before + calibrate(args)?) / 2.0;
-    report(
-        args,
-        &outcome,
-        calib,
+    measure(args, &mut worker, &sender, &viewers)?;
+    let setup = Setup {
         ready,
         round_trip,
-        rss_after - rss_before,
-    )?;
+        rss_bytes,
+    };
+    setup.print(args)?;
     Ok(())
 }
 
-/// What a window gave.
-struct Outcome {
-    cpu_ns: f64,
-    wall: Duration,
-    expected: u64,
-    received: u64,
-    calls: u64,
-    latencies_us: Vec<u32>,
-    drops: String,
-}
-
+/// Measures and reports one window for each way to receive.
 fn measure(
     args: &Args,
     worker: &mut DrivenWorker,
-    sender: &Peer,
-    viewers: Vec<Peer>,
-) -> Result<Outcome> {
+    sender: &Client,
+    viewers: &[Client],
+) -> Result<()> {
     let clock = Instant::now();
-    let is_over = AtomicBool::new(false);
-    let is_counting = AtomicBool::new(false);
-    let received = AtomicU64::new(0);
-    let is_polling = args.receivers == Receivers::Nic;
+    let tally = Tally::default();
+    let (samples, latencies) = mpsc::channel();
     thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            receive(
-                &viewers,
-                is_polling,
-                clock,
-                &is_over,
-                &is_counting,
-                &received,
-            )
-        });
-        let mut source = Source {
-            peer: sender,
-            seq: 0,
-            clock,
+        let receiver = scope.spawn(|| receive(viewers, clock, &tally, &samples));
+        let mut bench = Bench {
+            args,
+            worker,
+            source: Source::new(sender, clock)?,
+            tally: &tally,
+            latencies,
         };
-        source.send(args, Duration::from_secs(1))?;
-        thread::sleep(Duration::from_millis(100));
-        let begin = load(worker)?;
-        let begun = Instant::now();
-        received.store(0, Ordering::Relaxed);
-        is_counting.store(true, Ordering::Relaxed);
-        let sent = source.send(args, Duration::from_secs(args.seconds.into()))?;
-        let wall = begun.elapsed();
-        let end = load(worker)?;
-        thread::sleep(Duration::from_millis(300));
-        is_over.store(true, Ordering::Relaxed);
-        let mut latencies_us = receiver
+        let result = bench.run(viewers);
+        tally.is_over.store(true, Ordering::Relaxed);
+        receiver
             .join()
             .map_err(|_| anyhow::anyhow!("the receiving thread panicked"))??;
-        latencies_us.sort_unstable();
-        let cpu_ms = end.cpu_user_ms + end.cpu_system_ms - begin.cpu_user_ms - begin.cpu_system_ms;
-        Ok(Outcome {
-            cpu_ns: cpu_ms as f64 * 1e6,
-            wall,
-            expected: sent * u64::from(args.consumers),
-            received: received.load(Ordering::Relaxed),
-            calls: end.send_calls - begin.send_calls,
-            latencies_us,
-            drops: format!("{:?}", end.drops),
-        })
+        result
     })
 }
 
-/// Sends bursts of video packets.
-struct Source<'p> {
-    peer: &'p Peer,
-    seq: u64,
-    clock: Instant,
+/// What a window needs.
+struct Bench<'b> {
+    args: &'b Args,
+    worker: &'b mut DrivenWorker,
+    source: Source<'b>,
+    tally: &'b Tally,
+    latencies: Receiver<u32>,
 }
 
-impl Source<'_> {
-    fn send(&mut self, args: &Args, window: Duration) -> Result<u64> {
-        let bursts = u64::from(args.rate / args.burst) * window.as_secs();
-        let interval = Duration::from_secs(1) * args.burst / args.rate;
-        let begin = Instant::now();
-        for burst in 0..bursts {
-            let due = begin + interval * burst as u32;
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-            self.send_burst(args)?;
+impl Bench<'_> {
+    fn run(&mut self, viewers: &[Client]) -> Result<()> {
+        for &is_coalescing in self.args.receivers.windows() {
+            set_coalescing(viewers, is_coalescing)?;
+            let receivers = if is_coalescing { "UDP_GRO" } else { "plain" };
+            let mut rate = self.args.rate;
+            self.source.send(self.args, rate, Duration::from_secs(1))?;
+            if let Some(load) = self.args.load {
+                rate = self.find_rate(load)?;
+            }
+            let window = Duration::from_secs(self.args.seconds.into());
+            let before = calibrate(self.args.cpu, self.args.size)?;
+            let mut outcome = self.window(rate, window)?;
+            let after = calibrate(self.args.cpu, self.args.size)?;
+            pin_beside(self.args.cpu)?;
+            outcome.calib_ns = (before + after) / 2.0;
+            outcome.receivers = receivers;
+            outcome.print(self.args)?;
         }
-        thread::sleep((begin + window).saturating_duration_since(Instant::now()));
-        Ok(bursts * u64::from(args.burst))
-    }
-
-    /// The packets of one frame, handed to the kernel at once; the first frame, and one in a
-    /// hundred, is a key frame.
-    fn send_burst(&mut self, args: &Args) -> Result<()> {
-        let frame = self.seq / u64::from(args.burst);
-        let seal = &self.peer.srtp.seal;
-        let mut arena = Vec::new();
-        let mut slices = Vec::new();
-        for n in 0..args.burst {
-            let mut packet = [0; 2048];
-            let ts = (frame * 3000) as u32;
-            let is_start = n == 0;
-            let is_keyframe = is_start && frame.is_multiple_of(100);
-            let len = vp8_packet(
-                &mut packet,
-                SEND_SSRC,
-                self.seq as u16,
-                ts,
-                is_keyframe,
-                is_start,
-                args.size - FIXED_HEADER_LEN,
-            );
-            let stamp = self.clock.elapsed().as_micros() as u32;
-            packet[STAMP_AT..STAMP_AT + 4].copy_from_slice(&stamp.to_be_bytes());
-            let roc = (self.seq >> 16) as u32;
-            let len = seal.protect_rtp(roc, &mut packet, FIXED_HEADER_LEN, len)?;
-            slices.push((arena.len() as u32, len as u32));
-            arena.extend_from_slice(&packet[..len]);
-            self.seq += 1;
-        }
-        let message = Message {
-            remote: self.peer.socket.peer_addr()?,
-            slices: slices.len(),
-            segment_len: slices[0].1 as u16,
-        };
-        send(self.peer.socket.as_fd(), &arena, &slices, &[message])?;
         Ok(())
     }
-}
 
-/// Counts what the viewers get; opens one packet in a hundred for its latency.
-fn receive(
-    viewers: &[Peer],
-    is_polling: bool,
-    clock: Instant,
-    is_over: &AtomicBool,
-    is_counting: &AtomicBool,
-    received: &AtomicU64,
-) -> Result<Vec<u32>> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    for (key, viewer) in viewers.iter().enumerate() {
-        viewer.socket.set_nonblocking(true)?;
-        setsockopt(&viewer.socket, UdpGroSegment, &is_polling)?;
-        epoll.add(
-            &viewer.socket,
-            EpollEvent::new(EpollFlags::EPOLLIN, key as u64),
-        )?;
-    }
-    let mut batch = RecvBatch::default();
-    let mut latencies_us = Vec::new();
-    let mut events = [EpollEvent::empty(); 256];
-    let timeout = EpollTimeout::from(if is_polling { 0u16 } else { 50 });
-    while !is_over.load(Ordering::Relaxed) {
-        let ready = epoll.wait(&mut events, timeout)?;
-        for event in &events[..ready] {
-            let viewer = &viewers[event.data() as usize];
-            let Ok(count) = batch.recv(viewer.socket.as_fd()) else {
-                continue;
-            };
-            let now_us = clock.elapsed().as_micros() as u32;
-            for index in 0..count {
-                batch.datagrams(index, |datagram, _| {
-                    if !broth_worker::wire::rtp::is_rtp(datagram) {
-                        return;
-                    }
-                    let total = received.fetch_add(1, Ordering::Relaxed);
-                    if is_counting.load(Ordering::Relaxed) && total.is_multiple_of(100) {
-                        latencies_us.extend(open_stamp(viewer, datagram, now_us));
-                    }
-                });
-            }
+    /// Finds the rate at which the worker uses `load` percent of its core.
+    fn find_rate(&mut self, load: u32) -> Result<u32> {
+        let mut rate = self.args.rate;
+        for _ in 0..SEARCH_WINDOWS {
+            let share = self.window(rate, SEARCH_WINDOW)?.share().max(0.1);
+            // A busier worker takes more packets per wake-up: approach from below.
+            let factor = (f64::from(load) / share).clamp(0.25, 4.0);
+            rate = (f64::from(rate) * factor).max(1.0) as u32;
         }
+        Ok(rate)
     }
-    Ok(latencies_us)
+
+    fn window(&mut self, rate: u32, window: Duration) -> Result<Outcome> {
+        thread::sleep(SETTLE);
+        let begin = load(self.worker)?;
+        let begun = Instant::now();
+        self.latencies.try_iter().for_each(drop);
+        self.tally.forged.store(0, Ordering::Relaxed);
+        self.tally.received.store(0, Ordering::Relaxed);
+        self.tally.is_counting.store(true, Ordering::Relaxed);
+        let sent = self.source.send(self.args, rate, window)?;
+        let wall = begun.elapsed();
+        let end = load(self.worker)?;
+        thread::sleep(SETTLE);
+        self.tally.is_counting.store(false, Ordering::Relaxed);
+        let mut latencies_us: Vec<u32> = self.latencies.try_iter().collect();
+        latencies_us.sort_unstable();
+        let cpu_ms = end.cpu_user_ms + end.cpu_system_ms - begin.cpu_user_ms - begin.cpu_system_ms;
+        Ok(Outcome {
+            receivers: "",
+            rate,
+            cpu_ns: cpu_ms as f64 * 1e6,
+            calib_ns: 0.0,
+            wall,
+            expected: sent * u64::from(self.args.consumers),
+            received: self.tally.received.load(Ordering::Relaxed),
+            forged: self.tally.forged.load(Ordering::Relaxed),
+            calls: end.send_calls - begin.send_calls,
+            loop_us_max: end.loop_us_max,
+            latencies_us,
+            drops: format!("{:?}", end.drops),
+        })
+    }
 }
 
-/// Opens a packet and reads how long it was on its way.
-fn open_stamp(viewer: &Peer, datagram: &mut [u8], now_us: u32) -> Option<u32> {
-    let header_len = broth_worker::wire::rtp::header_len(datagram).ok()?;
-    let stamp_at = header_len + STAMP_AT - FIXED_HEADER_LEN;
-    // A fresh index guesses the first rollover counter: windows are shorter than a rollover.
-    let mut index = broth_worker::srtp::RecvIndex::new();
-    viewer
-        .open
-        .unprotect_rtp(&mut index, datagram, header_len)
-        .ok()?;
-    let stamp = datagram.get(stamp_at..stamp_at + 4)?.try_into().ok()?;
-    Some(now_us.wrapping_sub(u32::from_be_bytes(stamp)))
-}
-
-fn connect_viewer(worker: &mut DrivenWorker, n: u32, profile: Profile) -> Result<Peer> {
+fn connect_viewer(worker: &mut DrivenWorker, n: u32, profile: Option<Profile>) -> Result<Client> {
     let transport = TransportId(100 + n);
-    let peer = Peer::connect(worker, ROUTER, transport, profile)?;
-    setsockopt(&peer.socket, RcvBuf, &(1 << 20))?;
+    let peer = Client::connect(worker, ROUTER, transport, profile)?;
+    widen(&peer)?;
     let ids = Ids::router(ROUTER)
         .producer(PRODUCER)
         .consumer(ConsumerId(100 + n))
@@ -361,109 +303,4 @@ fn time_transport(worker: &mut DrivenWorker) -> Result<Duration> {
 fn load(worker: &mut DrivenWorker) -> Result<Load> {
     let answer = worker.call(Ids::NONE, Call::GetLoad(Empty {}))?;
     serde_json::from_value(answer).context("load")
-}
-
-/// CPU ns of one datagram sent to and read from a loopback socket on the worker's CPU.
-fn calibrate(args: &Args) -> Result<f64> {
-    let own = nix::sched::sched_getaffinity(Pid::from_raw(0))?;
-    let mut cpus = CpuSet::new();
-    cpus.set(args.cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &cpus)?;
-    let a = UdpSocket::bind("127.0.0.1:0")?;
-    let b = UdpSocket::bind("127.0.0.1:0")?;
-    let to = b.local_addr()?;
-    let datagram = vec![0; args.size];
-    let mut buffer = vec![0; 2048];
-    let begin = thread_cpu_ns()?;
-    for _ in 0..CALIBRATION {
-        a.send_to(&datagram, to)?;
-        b.recv(&mut buffer)?;
-    }
-    let took = thread_cpu_ns()? - begin;
-    sched_setaffinity(Pid::from_raw(0), &own)?;
-    Ok(took / f64::from(CALIBRATION))
-}
-
-fn thread_cpu_ns() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
-    let ns = |time: TimeVal| time.tv_sec() as f64 * 1e9 + time.tv_usec() as f64 * 1e3;
-    Ok(ns(usage.user_time()) + ns(usage.system_time()))
-}
-
-/// Keeps this process off the worker's CPU, if there is another.
-fn pin_beside(cpu: usize) -> Result<()> {
-    let mut cpus = nix::sched::sched_getaffinity(Pid::from_raw(0))?;
-    let others = (0..CpuSet::count()).filter(|&c| c != cpu && cpus.is_set(c).unwrap_or(false));
-    if others.count() > 0 {
-        cpus.unset(cpu)?;
-        sched_setaffinity(Pid::from_raw(0), &cpus)?;
-    }
-    Ok(())
-}
-
-fn report(
-    args: &Args,
-    outcome: &Outcome,
-    calib_ns: f64,
-    ready: Duration,
-    round_trip: Duration,
-    rss_bytes: u64,
-) -> io::Result<()> {
-    let forwarded = outcome.received.max(1) as f64;
-    let ns = outcome.cpu_ns / forwarded;
-    let percentile = |p: usize| {
-        let at = (outcome.latencies_us.len() * p / 100).min(outcome.latencies_us.len() - 1);
-        f64::from(outcome.latencies_us[at]) / 1000.0
-    };
-    let has_latencies = !outcome.latencies_us.is_empty();
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "1 x {} at {} packets/s of {} bytes in bursts of {}, {} s",
-        args.consumers, args.rate, args.size, args.burst, args.seconds
-    )?;
-    writeln!(out, "  CPU per forwarded packet   {ns:>9.0} ns")?;
-    writeln!(out, "  calib unit                 {calib_ns:>9.0} ns")?;
-    writeln!(out, "  ratio                      {:>9.2}", ns / calib_ns)?;
-    writeln!(
-        out,
-        "  worker's share of a core   {:>9.1} %",
-        outcome.cpu_ns / outcome.wall.as_nanos() as f64 * 100.0
-    )?;
-    writeln!(
-        out,
-        "  loss                       {:>9.3} %  ({} of {})",
-        100.0 * (1.0 - outcome.received as f64 / outcome.expected as f64),
-        outcome.expected.saturating_sub(outcome.received),
-        outcome.expected
-    )?;
-    writeln!(
-        out,
-        "  packets per send call      {:>9.1}",
-        forwarded / outcome.calls.max(1) as f64
-    )?;
-    if has_latencies {
-        writeln!(
-            out,
-            "  latency p50 / p99          {:>6.2} / {:.2} ms",
-            percentile(50),
-            percentile(99)
-        )?;
-    }
-    writeln!(
-        out,
-        "  RSS per consumer           {:>9.1} KiB, with its transport",
-        rss_bytes as f64 / 1024.0 / f64::from(args.consumers)
-    )?;
-    writeln!(
-        out,
-        "  worker start to ready      {:>9.1} ms",
-        ready.as_secs_f64() * 1e3
-    )?;
-    writeln!(
-        out,
-        "  createWebRtcTransport      {:>9.3} ms",
-        round_trip.as_secs_f64() * 1e3
-    )?;
-    writeln!(out, "  drops                      {}", outcome.drops)
 }

@@ -10,7 +10,7 @@ use broth_ipc::body::{
 };
 use broth_ipc::{Call, Ids, RouterId, TransportId};
 use broth_worker::dtls::{Certificate, Dtls, DtlsContext, DtlsEvent, SrtpKeys};
-use broth_worker::srtp::{OpenKey, Profile};
+use broth_worker::srtp::{OpenKey, Profile, RecvIndex};
 use broth_worker::transport::Srtp;
 use broth_worker::wire::stun::{is_stun, write_binding_request};
 use serde::Deserialize;
@@ -22,6 +22,8 @@ use crate::worker::DrivenWorker;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest datagram.
 const DATAGRAM_BYTES: usize = 2048;
+/// Rollovers of the sequence number tried by [`Peer::open_any`].
+const ROLLOVERS_MAX: u64 = 32;
 
 /// What the far end of a transport tells: the answer to `createTransport`.
 #[derive(Clone, Debug, Deserialize)]
@@ -195,13 +197,43 @@ impl Peer {
         endpoint.connect(&dump.into(), transport, profile)
     }
 
+    /// Seals `buffer[..len]` in place and returns the new length.
+    ///
+    /// # Errors
+    /// There is no room for the tag.
+    pub fn seal(
+        &self,
+        roc: u32,
+        buffer: &mut [u8],
+        header_len: usize,
+        len: usize,
+    ) -> Result<usize> {
+        Ok(self.srtp.seal.protect_rtp(roc, buffer, header_len, len)?)
+    }
+
+    /// Opens a packet in place whatever came before it; `None` if it is not authentic.
+    pub fn open_any(&self, packet: &mut [u8], header_len: usize) -> Option<usize> {
+        let seq = u64::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));
+        let mut copy = [0; DATAGRAM_BYTES];
+        let copy = copy.get_mut(..packet.len())?;
+        // Opening spoils the packet when the rollover counter was another.
+        (0..ROLLOVERS_MAX).find_map(|roc| {
+            copy.copy_from_slice(packet);
+            let before = (roc << 16 | seq).checked_sub(1);
+            let mut index = before.map_or_else(RecvIndex::new, RecvIndex::resumed);
+            let len = self.open.unprotect_rtp(&mut index, copy, header_len).ok()?;
+            packet.copy_from_slice(copy);
+            Some(len)
+        })
+    }
+
     /// Seals and sends an RTP packet; `buffer[..len]` is the packet, with room for a tag.
     ///
     /// # Errors
     /// The socket failed.
     pub fn send_rtp(&self, roc: u32, buffer: &mut [u8], len: usize) -> Result<()> {
         let header_len = broth_worker::wire::rtp::header_len(&buffer[..len])?;
-        let len = self.srtp.seal.protect_rtp(roc, buffer, header_len, len)?;
+        let len = self.seal(roc, buffer, header_len, len)?;
         self.socket.send(&buffer[..len])?;
         Ok(())
     }

@@ -169,6 +169,8 @@ impl Default for WebRtcTransportOptions {
 }
 
 /// `router.createPlainRtpTransport`.
+///
+/// The descriptor of `socket` travels with the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlainRtpTransportOptions {
@@ -178,9 +180,12 @@ pub struct PlainRtpTransportOptions {
     /// Where to send; needed with `remoteIP`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
-    /// Local address; absent: the router's.
+    /// Local address; absent: the router's. For whoever binds the socket.
     #[serde(default, rename = "localIP", skip_serializing_if = "Option::is_none")]
     pub local_ip: Option<String>,
+    /// The UDP socket, bound by the controller, for RTP and RTCP both ways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<RouterSocket>,
     /// Prefer IPv4 when `remoteIP` is absent.
     #[serde(default, rename = "preferIPv4")]
     pub prefer_ipv4: bool,

@@ -6,7 +6,11 @@
 )]
 
 mod bad_input;
+mod codecs;
 mod controller;
+mod early;
 mod forwarding;
 mod ice_tcp;
+mod plain;
+mod simulcast;
 mod support;

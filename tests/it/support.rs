@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use broth_bench::peer::Peer;
 use broth_bench::rtp::{identity_mapping, vp8_packet, vp8_parameters};
 use broth_bench::worker::DrivenWorker;
-use broth_ipc::body::{CreateConsumer, CreateProducer, EnableConsumer};
-use broth_ipc::rtp::MediaKind;
-use broth_ipc::{Call, ConsumerId, Ids, ProducerId, RouterId, TransportId};
+use broth_ipc::body::{CreateConsumer, CreateProducer, Empty, EnableConsumer};
+use broth_ipc::rtp::{MediaKind, Profile as Layer, RtpMapping, RtpParameters};
+use broth_ipc::{Call, ConsumerId, Event, Ids, ProducerId, RouterId, TransportId};
 use broth_worker::srtp::Profile;
-use broth_worker::wire::rtp::{RtpHeader, is_rtcp, is_rtp};
+use broth_worker::wire::rtcp;
+use broth_worker::wire::rtp::{RtpEmit, RtpHeader, is_rtcp, is_rtp};
 
 pub(crate) const ROUTER: RouterId = RouterId(1);
 pub(crate) const PRODUCER: ProducerId = ProducerId(10);
@@ -29,9 +30,34 @@ pub(crate) struct Room {
     pub(crate) receiver: Peer,
 }
 
+/// What the sender sends and the receiver gets.
+pub(crate) struct Media {
+    pub(crate) kind: MediaKind,
+    pub(crate) sent: RtpParameters,
+    pub(crate) received: RtpParameters,
+    pub(crate) mapping: RtpMapping,
+}
+
+impl Media {
+    /// VP8 from [`SEND_SSRC`] to [`RECV_SSRC`].
+    pub(crate) fn vp8() -> Self {
+        Self {
+            kind: MediaKind::Video,
+            sent: vp8_parameters(SEND_SSRC),
+            received: vp8_parameters(RECV_SSRC),
+            mapping: identity_mapping(),
+        }
+    }
+}
+
 impl Room {
-    /// Connects both; the consumer is enabled.
+    /// Connects both for VP8; the consumer is enabled.
     pub(crate) fn new(profile: Profile) -> Self {
+        Self::with(profile, Media::vp8())
+    }
+
+    /// Connects both; the consumer is enabled.
+    pub(crate) fn with(profile: Profile, media: Media) -> Self {
         let mut worker = DrivenWorker::in_thread().unwrap();
         worker.create_router(ROUTER).unwrap();
         let sender = Peer::connect(&mut worker, ROUTER, TransportId(1), profile).unwrap();
@@ -41,18 +67,73 @@ impl Room {
             sender,
             receiver,
         };
-        room.create_producer(PRODUCER, SEND_SSRC).unwrap();
-        let ids = Ids::router(ROUTER).producer(PRODUCER).consumer(CONSUMER);
-        let kind = MediaKind::Video;
-        room.worker
-            .call(ids, Call::CreateConsumer(CreateConsumer { kind }))
-            .unwrap();
-        let enable = EnableConsumer {
-            rtp_parameters: vp8_parameters(RECV_SSRC),
+        let request = CreateProducer {
+            kind: media.kind,
+            rtp_parameters: media.sent,
+            rtp_mapping: media.mapping,
+            paused: false,
         };
-        let ids = ids.transport(TransportId(2));
-        room.worker.call(ids, Call::EnableConsumer(enable)).unwrap();
+        let ids = Ids::router(ROUTER)
+            .transport(TransportId(1))
+            .producer(PRODUCER);
+        room.worker
+            .call(ids, Call::CreateProducer(request))
+            .unwrap();
+        room.consume(CONSUMER, TransportId(2), media.kind, media.received);
         room
+    }
+
+    /// Creates a consumer and enables it on a transport.
+    pub(crate) fn consume(
+        &mut self,
+        consumer: ConsumerId,
+        transport: TransportId,
+        kind: MediaKind,
+        rtp_parameters: RtpParameters,
+    ) {
+        let ids = Ids::router(ROUTER).producer(PRODUCER).consumer(consumer);
+        let create = Call::CreateConsumer(CreateConsumer { kind });
+        self.worker.call(ids, create).unwrap();
+        let enable = Call::EnableConsumer(EnableConsumer { rtp_parameters });
+        self.worker.call(ids.transport(transport), enable).unwrap();
+    }
+
+    /// Sends a packet of any make from the sender.
+    pub(crate) fn send_packet(&mut self, emit: &RtpEmit, exts: &[(u8, &[u8])], payload: &[u8]) {
+        let mut buffer = [0; 1500];
+        let header_len = emit.emit_header(exts.iter().copied(), &mut buffer).unwrap();
+        let len = header_len + payload.len();
+        buffer[header_len..len].copy_from_slice(payload);
+        self.sender.send_rtp(0, &mut buffer, len).unwrap();
+    }
+
+    /// Waits until the worker asks the sender for a key frame of `ssrc`.
+    pub(crate) fn await_pli(&mut self, ssrc: u32) -> Option<()> {
+        receive(&mut self.sender, |packet| match packet {
+            Packet::Rtcp(compound) => rtcp::packets(&compound)
+                .flatten()
+                .any(|packet| matches!(packet, rtcp::Packet::Pli { media, .. } if media == ssrc))
+                .then_some(()),
+            Packet::Rtp(..) => None,
+        })
+    }
+
+    /// How many packets were dropped for a reason.
+    pub(crate) fn drops(&mut self, reason: &str) -> u64 {
+        drops(&mut self.worker, reason)
+    }
+
+    /// The layers announced for [`CONSUMER`] so far.
+    pub(crate) fn layers(&mut self) -> Vec<Layer> {
+        let dump = Call::DumpWorker(Empty {});
+        self.worker.call(Ids::NONE, dump).unwrap();
+        let notes = self.worker.notes.iter();
+        notes
+            .filter_map(|note| match note.event {
+                Event::EffectiveProfileChange { profile } => Some(profile),
+                _ => None,
+            })
+            .collect()
     }
 
     pub(crate) fn create_producer(&mut self, id: ProducerId, ssrc: u32) -> anyhow::Result<()> {
@@ -74,6 +155,12 @@ impl Room {
         let len = vp8_packet(&mut buffer, SEND_SSRC, seq, ts, is_keyframe, true, 200);
         self.sender.send_rtp(0, &mut buffer, len).unwrap();
     }
+}
+
+/// How many packets a worker dropped for a reason.
+pub(crate) fn drops(worker: &mut DrivenWorker, reason: &str) -> u64 {
+    let load = worker.call(Ids::NONE, Call::GetLoad(Empty {})).unwrap();
+    load["drops"][reason].as_u64().unwrap_or(0)
 }
 
 /// What a peer received.

@@ -13,8 +13,10 @@ use crate::net::sockets::Path;
 use crate::parameters;
 use crate::producer::{Producer, UNMAPPED, extension_id};
 use crate::srtp::SealKey;
-use crate::stream::{Numbering, PictureIds, SendStream, Sent, SentLog, StoredPacket, TsOffset};
-use crate::wire::codec::Codec;
+use crate::stream::{
+    Numbering, Picture, PictureIds, SendStream, Sent, SentLog, StoredPacket, TsOffset,
+};
+use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::rtp::{RtpEmit, RtpHeader};
 use crate::wire::rtp_ext::{ExtensionUri, abs_send_time};
 use crate::wire::vp8;
@@ -79,8 +81,8 @@ pub struct Sending {
 pub struct Way<'t> {
     /// The selected path.
     pub path: Path,
-    /// Seals what leaves.
-    pub seal: &'t SealKey,
+    /// Seals what leaves; `None` on a plain transport.
+    pub seal: Option<&'t SealKey>,
 }
 
 /// How one packet is rewritten.
@@ -179,6 +181,17 @@ impl Consumer {
         }
     }
 
+    /// Begins with SRTP indices below 2^16 again: its transport has new keys, and the receiver
+    /// cannot know how often the old numbers rolled over. What was sent under the old keys can
+    /// no longer be repeated.
+    pub fn rekey(&mut self) {
+        if let Some(sending) = &mut self.sending {
+            sending.numbering.forget_rollovers();
+            sending.stream.forget_rollovers();
+            sending.log = SentLog::default();
+        }
+    }
+
     /// Whether it takes packets.
     pub fn is_sending(&self) -> bool {
         self.sending.is_some() && !self.paused && !self.source_paused
@@ -266,13 +279,14 @@ impl Consumer {
             }
         }
         let info = &packet.info;
-        if std::mem::take(&mut self.is_sync_due) {
+        // A sender that starts anew begins with another timestamp and picture, too.
+        let is_restart = sending.numbering.is_jump(packet.seq);
+        if std::mem::take(&mut self.is_sync_due) || is_restart {
             sending.numbering.sync(packet.seq);
             sending
                 .ts
                 .sync(io.now, packet.header.ts, sending.clock_rate);
-            let (picture, tl0) = (info.picture_id.unwrap_or(0), info.tl0picidx.unwrap_or(0));
-            sending.pictures.sync(picture, tl0);
+            sending.pictures.sync(picture_of(info));
             sending.log.clear();
         }
         if info.temporal.is_some_and(|layer| layer > self.temporal_max) {
@@ -282,10 +296,8 @@ impl Consumer {
         let Some(seq) = sending.numbering.forward(packet.seq) else {
             return began;
         };
-        let picture = (stream.codec == Codec::Vp8 && info.picture_id.is_some()).then(|| {
-            let tl0 = info.tl0picidx.unwrap_or(0);
-            sending.pictures.forward(info.picture_id.unwrap_or(0), tl0)
-        });
+        let picture = (stream.codec == Codec::Vp8 && info.picture_id.is_some())
+            .then(|| sending.pictures.forward(picture_of(info)));
         let rewrite = Rewrite {
             pt,
             ssrc: sending.ssrc,
@@ -407,6 +419,15 @@ impl Consumer {
     }
 }
 
+/// The picture a packet belongs to.
+fn picture_of(info: &PayloadInfo) -> Picture {
+    Picture {
+        id: info.picture_id.unwrap_or(0),
+        is_narrow: info.is_picture_id_narrow,
+        tl0: info.tl0picidx.unwrap_or(0),
+    }
+}
+
 /// What [`Consumer::choose`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
@@ -433,7 +454,10 @@ impl Sending {
             return false;
         };
         let roc = (rewrite.seq >> 16) as u32;
-        let Ok(len) = way.seal.protect_rtp(roc, slot, header_len, len) else {
+        let sealed = way
+            .seal
+            .map_or(Ok(len), |seal| seal.protect_rtp(roc, slot, header_len, len));
+        let Ok(len) = sealed else {
             return false;
         };
         io.sockets.commit(way.path, len);

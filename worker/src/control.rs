@@ -37,7 +37,7 @@ impl Worker {
             call => {
                 let key = self.router_key(ids)?;
                 let (router, io) = (&mut self.routers[key], &mut self.io);
-                handle_router_call(router, io, ids, call)
+                handle_router_call(router, io, ids, call, fds)
             }
         }
     }
@@ -154,11 +154,13 @@ fn handle_router_call(
     io: &mut crate::io::Io,
     ids: &Ids,
     call: Call,
+    fds: Vec<OwnedFd>,
 ) -> Answer {
     match call {
         Call::DumpRouter(_) => answer(&router.dump(io)),
-        Call::CreateWebRtcTransport(options) => {
-            answer(&router.create_transport(io, ids, &options)?)
+        Call::CreateWebRtcTransport(options) => router.create_transport(io, ids, &options),
+        Call::CreatePlainRtpTransport(options) => {
+            router.create_plain_transport(io, ids, &options, fds)
         }
         Call::CreateProducer(request) => unit(router.create_producer(ids, request)),
         Call::CreateConsumer(request) => unit(router.create_consumer(io, ids, request)),
@@ -167,8 +169,11 @@ fn handle_router_call(
             done()
         }
         Call::CloseTransport(_) => unit(router.close_transport(io, ids)),
-        Call::DumpTransport(_) => answer(&router.dump_transport(io, ids)?),
-        Call::GetTransportStats(_) => answer(&router.transport_stats(io, ids)?),
+        Call::DumpTransport(_) => router.dump_transport(io, ids),
+        Call::GetTransportStats(_) => router
+            .transport_stats(io, ids)?
+            .map_or_else(done, |stats| answer(&stats)),
+        Call::SetRemoteParameters(remote) => unit(router.set_remote_parameters(io, ids, &remote)),
         Call::SetRemoteDtlsParameters(parameters) => {
             let role = router.set_remote_dtls(io, ids, &parameters)?;
             answer(&LocalDtlsRole { role })
@@ -196,12 +201,9 @@ fn handle_router_call(
             unit(router.set_temporal_max(ids, request.temporal_layer))
         }
         Call::RequestKeyFrame(_) => unit(router.ask_keyframe(io, ids)),
-        Call::CreatePlainRtpTransport(_)
-        | Call::SetRemoteParameters(_)
-        | Call::StartMirroring(_)
-        | Call::StopMirroring(_) => Err(Rejection::new(
+        Call::StartMirroring(_) | Call::StopMirroring(_) => Err(Rejection::new(
             ErrorCode::UnknownMethod,
-            "this worker has no plain RTP transports and no mirroring",
+            "this worker has no mirroring",
         )),
         Call::Hello(_)
         | Call::DumpWorker(_)

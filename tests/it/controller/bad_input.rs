@@ -128,7 +128,11 @@ async fn bad_producers_are_refused_by_name() {
         ),
         (p("codecs/0/payloadType"), json!("96"), wrong),
         (p("codecs/0/payloadType"), json!(300), wrong),
-        (p("codecs/0/payloadType"), json!(102), "duplicated payloadType"),
+        (
+            p("codecs/0/payloadType"),
+            json!(102),
+            "duplicated payloadType",
+        ),
         (p("codecs/0/clockRate"), json!(-1), wrong),
         (p("codecs/0/clockRate"), json!(8000), "unsupported codec"),
         (p("codecs/0/parameters"), json!(7), wrong),

@@ -187,7 +187,9 @@ impl Dtls {
         self.state
     }
 
-    /// Tells the peer's role and fingerprints and returns our role.
+    /// Tells the peer's role and fingerprints and returns our role. After an association that
+    /// is over they are those of the next one, which waits for
+    /// [`handle_ice_connected`](Self::handle_ice_connected).
     ///
     /// # Errors
     /// Parameters were given before, or no fingerprint is usable; nothing changed.
@@ -197,7 +199,8 @@ impl Dtls {
         remote_role: DtlsRole,
         fingerprints: &[Fingerprint],
     ) -> Result<DtlsRole, DtlsError> {
-        if self.remote_fingerprint.is_some() {
+        let is_over = matches!(self.phase, Phase::Ended);
+        if self.remote_fingerprint.is_some() && !is_over {
             return Err(DtlsError::AlreadySet);
         }
         let known = fingerprints
@@ -211,6 +214,9 @@ impl Dtls {
         };
         let is_reversed = self.role == DtlsRole::Server && role == DtlsRole::Client;
         self.role = role;
+        if is_over {
+            self.phase = Phase::Idle;
+        }
         match &self.phase {
             // Even a finished handshake is void, its keys belong to the other role.
             Phase::Handshaking { .. } | Phase::Done(_) if is_reversed => self.start(now),

@@ -272,6 +272,42 @@ fn a_goodbye_closes_the_other_side() {
 }
 
 #[test]
+fn new_parameters_after_the_end_begin_the_next_association() {
+    let now = Instant::now();
+    let (mut client, mut server) = pair(&Profile::ALL, &Profile::ALL);
+    let wrong = server.certificate.fingerprints();
+    let mut stranger = Side::new(&Profile::ALL);
+    stranger
+        .dtls
+        .set_remote(now, DtlsRole::Server, &wrong)
+        .unwrap();
+    connect(&mut stranger, &mut server);
+    assert_eq!(server.states.last(), Some(&DtlsState::Failed));
+    assert!(server.keys.is_none());
+
+    let right = client.certificate.fingerprints();
+    let role = server.dtls.set_remote(now, DtlsRole::Client, &right);
+    assert_eq!(role.unwrap(), DtlsRole::Server);
+    assert!(
+        server
+            .dtls
+            .set_remote(now, DtlsRole::Client, &right)
+            .is_err()
+    );
+    connect(&mut client, &mut server);
+    assert_keys_mirror(&client, &server, Profile::ALL[0]);
+    client.dtls.close();
+    drive(&mut client, &mut server, |datagram| vec![datagram]);
+    assert_eq!(server.states.last(), Some(&DtlsState::Closed));
+    assert!(
+        server
+            .dtls
+            .set_remote(now, DtlsRole::Client, &right)
+            .is_ok()
+    );
+}
+
+#[test]
 fn a_lost_flight_is_sent_again() {
     let (mut client, mut server) = pair(&Profile::ALL, &Profile::ALL);
     server.dtls.handle_ice_connected(Instant::now());

@@ -20,15 +20,23 @@ const PACKETS_MAX: usize = 2048;
 /// Bytes one GSO message may have.
 const GSO_BYTES_MAX: usize = 65_000;
 
-/// A packet in the arena.
+/// Packets queued one after the other for one destination. There are far fewer of these to sort
+/// than packets, as fan-out goes viewer by viewer.
 #[derive(Clone, Copy, Debug)]
-struct Packet {
+struct Run {
     socket: u32,
     remote: SocketAddr,
-    start: u32,
-    len: u32,
-    /// Place in the queue: keeps the order towards one destination.
-    order: u32,
+    /// First of its packets; keeps the order towards one destination.
+    first: u32,
+    /// Behind its last packet.
+    end: u32,
+}
+
+/// The message being built.
+#[derive(Default)]
+struct Group {
+    bytes: usize,
+    is_open: bool,
 }
 
 /// Counters of what was sent.
@@ -50,7 +58,9 @@ pub struct SendCounters {
 pub struct SendQueue {
     arena: Box<[u8]>,
     used: usize,
-    packets: Vec<Packet>,
+    /// Start and length of each packet in the arena, in the order they were queued.
+    packets: Vec<(u32, u32)>,
+    runs: Vec<Run>,
     slices: Vec<(u32, u32)>,
     messages: Vec<Message>,
     has_gso: bool,
@@ -64,6 +74,7 @@ impl Default for SendQueue {
             arena: vec![0; ARENA_BYTES].into(),
             used: 0,
             packets: Vec::with_capacity(PACKETS_MAX),
+            runs: Vec::with_capacity(PACKETS_MAX),
             slices: Vec::with_capacity(SLICES_MAX),
             messages: Vec::with_capacity(SEND_BATCH),
             has_gso: true,
@@ -90,72 +101,99 @@ impl SendQueue {
 
     /// Queues the first `len` bytes of the slot.
     pub fn commit(&mut self, socket: u32, remote: SocketAddr, len: usize) {
-        self.packets.push(Packet {
-            socket,
-            remote,
-            start: self.used as u32,
-            len: len as u32,
-            order: self.packets.len() as u32,
-        });
+        let first = self.packets.len() as u32;
+        self.packets.push((self.used as u32, len as u32));
         self.used += len;
+        match self.runs.last_mut() {
+            Some(run) if run.socket == socket && run.remote == remote => run.end += 1,
+            _ => self.runs.push(Run {
+                socket,
+                remote,
+                first,
+                end: first + 1,
+            }),
+        }
     }
 
     /// Sends everything; `socket_of` finds the descriptor of a socket key.
     pub fn flush<'s>(&mut self, socket_of: impl Fn(u32) -> Option<BorrowedFd<'s>>) {
-        self.packets
-            .sort_unstable_by_key(|packet| (packet.socket, packet.remote, packet.order));
+        self.runs
+            .sort_unstable_by_key(|run| (run.socket, run.remote, run.first));
         let mut at = 0;
-        while at < self.packets.len() {
-            let socket = self.packets[at].socket;
-            let taken = self.gather(at);
+        while at < self.runs.len() {
+            let socket = self.runs[at].socket;
+            at = self.gather(at);
             match socket_of(socket) {
                 Some(socket) => self.send(socket),
-                None => self.counters.refused += taken as u64,
+                None => self.counters.refused += self.slices.len() as u64,
             }
-            at += taken;
+        }
+        self.packets.clear();
+        self.runs.clear();
+        self.used = 0;
+    }
+
+    /// Hands everything over instead of sending it: for driving the cores without a network.
+    pub fn take(&mut self, mut each: impl FnMut(u32, SocketAddr, &[u8])) {
+        for run in self.runs.drain(..) {
+            for &(start, len) in &self.packets[run.first as usize..run.end as usize] {
+                let (start, end) = (start as usize, (start + len) as usize);
+                each(run.socket, run.remote, &self.arena[start..end]);
+            }
         }
         self.packets.clear();
         self.used = 0;
     }
 
-    /// Builds the messages of one call from the packets at `at`, returns how many it took.
-    fn gather(&mut self, at: usize) -> usize {
+    /// Builds the messages of one call from the runs at `at` and returns where to go on. A run
+    /// that does not fit as a whole is shortened to what is left of it.
+    fn gather(&mut self, mut at: usize) -> usize {
         self.slices.clear();
         self.messages.clear();
-        let socket = self.packets[at].socket;
-        let mut group_bytes = 0;
-        let mut is_group_open = false;
-        for packet in &self.packets[at..] {
-            if packet.socket != socket || self.slices.len() == SLICES_MAX {
-                break;
-            }
-            let len = packet.len as usize;
-            if let Some(group) = self.messages.last_mut()
-                && is_group_open
-                && group.remote == packet.remote
-                && packet.len <= u32::from(group.segment_len)
-                && group.slices < SEGMENTS_MAX
-                && group_bytes + len <= GSO_BYTES_MAX
-            {
-                group.slices += 1;
-                group_bytes += len;
-                // A shorter segment can only be the last one.
-                is_group_open = packet.len == u32::from(group.segment_len);
-            } else {
-                if self.messages.len() == SEND_BATCH {
-                    break;
+        let socket = self.runs[at].socket;
+        let mut group = Group::default();
+        while at < self.runs.len() && self.runs[at].socket == socket {
+            let run = self.runs[at];
+            for index in run.first..run.end {
+                let packet = self.packets[index as usize];
+                if self.slices.len() == SLICES_MAX || !self.add(&mut group, run.remote, packet) {
+                    self.runs[at].first = index;
+                    return at;
                 }
-                self.messages.push(Message {
-                    remote: packet.remote,
-                    slices: 1,
-                    segment_len: packet.len as u16,
-                });
-                group_bytes = len;
-                is_group_open = self.has_gso;
             }
-            self.slices.push((packet.start, packet.len));
+            at += 1;
         }
-        self.slices.len()
+        at
+    }
+
+    /// Adds a packet to the last message or to a new one; `false` if there is no room for one.
+    fn add(&mut self, group: &mut Group, remote: SocketAddr, (start, len): (u32, u32)) -> bool {
+        let bytes = len as usize;
+        if let Some(message) = self.messages.last_mut()
+            && group.is_open
+            && message.remote == remote
+            && len <= u32::from(message.segment_len)
+            && message.slices < SEGMENTS_MAX
+            && group.bytes + bytes <= GSO_BYTES_MAX
+        {
+            message.slices += 1;
+            group.bytes += bytes;
+            // A shorter segment can only be the last one.
+            group.is_open = len == u32::from(message.segment_len);
+        } else {
+            if self.messages.len() == SEND_BATCH {
+                return false;
+            }
+            self.messages.push(Message {
+                remote,
+                slices: 1,
+                segment_len: len as u16,
+            });
+            group.bytes = bytes;
+            group.is_open = self.has_gso;
+        }
+        self.slices.push((start, len));
+        true
     }
 
     /// Sends the gathered messages.
@@ -223,9 +261,10 @@ mod tests {
         let mut queue = queue(lens);
         queue.has_gso = has_gso;
         queue
-            .packets
-            .sort_unstable_by_key(|p| (p.socket, p.remote, p.order));
-        assert_eq!(queue.gather(0), lens.len());
+            .runs
+            .sort_unstable_by_key(|run| (run.socket, run.remote, run.first));
+        assert_eq!(queue.gather(0), queue.runs.len());
+        assert_eq!(queue.slices.len(), lens.len());
         queue.messages.iter().map(|m| m.slices).collect()
     }
 
@@ -246,6 +285,21 @@ mod tests {
         }
         let many = vec![(50, 1); SEGMENTS_MAX + 1];
         assert_eq!(groups(&many, true), [SEGMENTS_MAX, 1]);
+    }
+
+    #[test]
+    fn what_does_not_fit_one_call_goes_on_where_it_stopped() {
+        let many: Vec<(usize, u16)> = (0..PACKETS_MAX).map(|n| (20, 1 + n as u16 / 700)).collect();
+        let mut queue = queue(&many);
+        let (mut at, mut starts) = (0, Vec::new());
+        while at < queue.runs.len() {
+            at = queue.gather(at);
+            assert!(queue.slices.len() <= SLICES_MAX && queue.messages.len() <= SEND_BATCH);
+            starts.extend(queue.slices.iter().map(|slice| slice.0 as usize));
+        }
+        let expected: Vec<usize> = (0..PACKETS_MAX).map(|n| n * 20).collect();
+        assert_eq!(starts, expected);
+        assert!(queue.is_full());
     }
 
     #[test]

@@ -168,17 +168,14 @@ pub fn send(
     let mut iovecs: [libc::iovec; SLICES_MAX] = unsafe { mem::zeroed() };
     let mut controls: [Control; SEND_BATCH] = [[0; CONTROL_BYTES / 8]; SEND_BATCH];
 
-    for (iovec, &(start, len)) in iovecs.iter_mut().zip(slices) {
-        let bytes = &arena[start as usize..(start + len) as usize];
-        iovec.iov_base = bytes.as_ptr().cast_mut().cast();
-        iovec.iov_len = bytes.len();
-    }
-    let mut first = 0;
+    let mut slices = slices.iter();
+    let mut iovecs = iovecs.as_mut_slice();
     let parts = headers.iter_mut().zip(&mut names).zip(&mut controls);
     for (((header, name), control), message) in parts.zip(messages) {
         let header = &mut header.msg_hdr;
-        let own = &mut iovecs[first..first + message.slices];
-        first += message.slices;
+        let count = fill_iovecs(iovecs, arena, slices.by_ref().take(message.slices));
+        let (own, rest) = iovecs.split_at_mut(count);
+        iovecs = rest;
         header.msg_iov = own.as_mut_ptr();
         header.msg_iovlen = own.len();
         header.msg_namelen = to_sockaddr(message.remote, name);
@@ -208,6 +205,32 @@ pub fn send(
         )
     };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Points `iovecs` at the slices of one message and returns how many it took: slices that lie
+/// next to each other in the arena share one, which spares the kernel a piece of bookkeeping
+/// per packet.
+fn fill_iovecs<'s>(
+    iovecs: &mut [libc::iovec],
+    arena: &[u8],
+    slices: impl Iterator<Item = &'s (u32, u32)>,
+) -> usize {
+    let mut count = 0;
+    let mut end_before = None;
+    for &(start, len) in slices {
+        let end = start + len;
+        let rest = &arena[start as usize..];
+        assert!(len as usize <= rest.len(), "slices lie in the arena");
+        if end_before == Some(start) {
+            iovecs[count - 1].iov_len += len as usize;
+        } else {
+            iovecs[count].iov_base = rest.as_ptr().cast_mut().cast();
+            iovecs[count].iov_len = len as usize;
+            count += 1;
+        }
+        end_before = Some(end);
+    }
+    count
 }
 
 fn to_sockaddr(addr: SocketAddr, storage: &mut libc::sockaddr_storage) -> u32 {

@@ -1,7 +1,7 @@
 //! Datagrams in: demultiplexing (RFC 7983), connectivity, keys, and RTP to its producer.
 
 use broth_ipc::Event;
-use broth_ipc::body::{DtlsState, IceState};
+use broth_ipc::body::DtlsState;
 
 use super::Router;
 use crate::drop_reason::DropReason;
@@ -10,14 +10,19 @@ use crate::ice::IceEvent;
 use crate::io::Io;
 use crate::net::sockets::Path;
 use crate::srtp::SrtpError;
-use crate::transport::{Srtp, tuple};
+use crate::transport::{Link, Srtp, tuple};
 use crate::wire::rtp::{self, RtpHeader};
 use crate::wire::stun;
 
 impl Router {
     /// Takes one datagram, or one frame of an ICE-TCP connection.
     pub fn handle_datagram(&mut self, io: &mut Io, path: Path, datagram: &mut [u8]) {
-        let result = if stun::is_stun(datagram) {
+        let plain = (!self.by_socket.is_empty())
+            .then(|| self.by_socket.get(&path.socket).copied())
+            .flatten();
+        let result = if let Some(key) = plain {
+            self.handle_plain(io, key, datagram)
+        } else if stun::is_stun(datagram) {
             self.handle_stun(io, path, datagram)
         } else {
             self.handle_from_known(io, path, datagram)
@@ -27,14 +32,33 @@ impl Router {
         }
     }
 
+    /// On the socket of a plain transport everything is its own, whoever sent it.
+    fn handle_plain(
+        &mut self,
+        io: &mut Io,
+        key: usize,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        self.transports[key].bytes_received += datagram.len() as u64;
+        if rtp::is_rtcp(datagram) {
+            self.handle_rtcp(io, key, datagram);
+            return Ok(());
+        }
+        if rtp::is_rtp(datagram) {
+            return self.handle_rtp(io, key, datagram);
+        }
+        Err(DropReason::UnknownProtocol)
+    }
+
     fn handle_stun(&mut self, io: &mut Io, path: Path, datagram: &[u8]) -> Result<(), DropReason> {
         let by_ufrag = stun::ufrag_of(datagram).and_then(|ufrag| self.by_ufrag.get(ufrag));
         let key = *by_ufrag
             .or_else(|| self.by_path.get(&path))
             .ok_or(DropReason::Stun)?;
-        let transport = &mut self.transports[key];
+        let webrtc = self.transports[key].webrtc_mut();
+        let webrtc = webrtc.map_err(|_| DropReason::Stun)?;
         io.scratch.clear();
-        let handled = transport
+        let handled = webrtc
             .ice
             .handle_binding(io.now, path, path.remote, datagram, &mut io.scratch)
             .map_err(|_| DropReason::Stun);
@@ -65,9 +89,10 @@ impl Router {
         if !matches!(datagram.first(), Some(20..=63)) {
             return Err(DropReason::UnknownProtocol);
         }
-        let transport = &mut self.transports[key];
-        transport.ice.handle_media(path);
-        transport.dtls.handle_datagram(io.now, datagram);
+        let webrtc = self.transports[key].webrtc_mut();
+        let webrtc = webrtc.map_err(|_| DropReason::UnknownProtocol)?;
+        webrtc.ice.handle_media(path);
+        webrtc.dtls.handle_datagram(io.now, datagram);
         self.drain(io, key);
         Ok(())
     }
@@ -78,7 +103,8 @@ impl Router {
         key: usize,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
-        let srtp = self.transports[key].srtp.as_mut();
+        let webrtc = self.transports[key].webrtc_mut().ok();
+        let srtp = webrtc.and_then(|webrtc| webrtc.srtp.as_mut());
         let inbound = &mut srtp.ok_or(DropReason::NoKeys)?.inbound;
         let len = inbound.unprotect_rtcp(datagram).map_err(drop_reason)?;
         self.handle_rtcp(io, key, &datagram[..len]);
@@ -92,13 +118,22 @@ impl Router {
         path: Path,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
-        let transport = &mut self.transports[key];
-        let inbound = &mut transport.srtp.as_mut().ok_or(DropReason::NoKeys)?.inbound;
+        let webrtc = self.transports[key].webrtc_mut();
+        let webrtc = webrtc.map_err(|_| DropReason::NoKeys)?;
+        let inbound = &mut webrtc.srtp.as_mut().ok_or(DropReason::NoKeys)?.inbound;
         let header_len = rtp::header_len(datagram).map_err(|_| DropReason::Rtp)?;
         let len = inbound
             .unprotect_rtp(datagram, header_len)
             .map_err(drop_reason)?;
-        let packet = &mut datagram[..len];
+        if webrtc.ice.selected() != Some(path) {
+            webrtc.ice.handle_media(path);
+        }
+        self.handle_rtp(io, key, &mut datagram[..len])
+    }
+
+    /// Takes a clear RTP packet from a transport.
+    fn handle_rtp(&mut self, io: &mut Io, key: usize, packet: &mut [u8]) -> Result<(), DropReason> {
+        let transport = &mut self.transports[key];
         let header = RtpHeader::parse(packet).map_err(|_| DropReason::Rtp)?;
         if let Some(id) = transport.listener.twcc_ext
             && let Some(&seq) = header.extension(packet, id).and_then(<[u8]>::first_chunk)
@@ -114,9 +149,6 @@ impl Router {
             .listener
             .find(&header, packet)
             .ok_or(DropReason::NoProducer)?;
-        if transport.ice.selected() != Some(path) {
-            transport.ice.handle_media(path);
-        }
         // The longest RID is 255 bytes, but browsers' have a few.
         let mut rid = [0; 16];
         let rid = transport
@@ -144,28 +176,33 @@ impl Router {
 
     /// Carries out what ICE and DTLS of a transport want, until they want nothing more.
     pub(super) fn drain(&mut self, io: &mut Io, key: usize) {
+        self.touched.push(key);
         loop {
-            let transport = &mut self.transports[key];
-            if let Some(event) = transport.ice.poll_event() {
+            let Ok(webrtc) = self.transports[key].webrtc_mut() else {
+                return;
+            };
+            if let Some(event) = webrtc.ice.poll_event() {
                 self.handle_ice_event(io, key, event);
-            } else if let Some(event) = transport.dtls.poll_event() {
+            } else if let Some(event) = webrtc.dtls.poll_event() {
                 self.handle_dtls_event(io, key, event);
             } else {
                 break;
             }
         }
         let transport = &mut self.transports[key];
-        while let Some(datagram) = transport.dtls.poll_transmit() {
-            if let Some(path) = transport.ice.selected() {
+        let Link::WebRtc(webrtc) = &mut transport.link else {
+            return;
+        };
+        while let Some(datagram) = webrtc.dtls.poll_transmit() {
+            if let Some(path) = webrtc.ice.selected() {
                 transport.bytes_sent += datagram.len() as u64;
                 io.sockets.send(path, &datagram);
             }
         }
-        self.touched.push(key);
     }
 
     fn handle_ice_event(&mut self, io: &mut Io, key: usize, event: IceEvent<Path>) {
-        let transport = &mut self.transports[key];
+        let id = self.transports[key].id;
         match event {
             IceEvent::TupleAdded(path) => {
                 self.by_path.insert(path, key);
@@ -176,36 +213,43 @@ impl Router {
             IceEvent::Selected(path) => {
                 if let Some(ice_selected_tuple) = tuple(path, &io.sockets) {
                     let event = Event::IceSelectedTupleChange { ice_selected_tuple };
-                    io.note_transport(self.id, transport.id, event);
+                    io.note_transport(self.id, id, event);
                 }
             }
             IceEvent::State(ice_state) => {
-                io.note_transport(self.id, transport.id, Event::IceStateChange { ice_state });
-                if matches!(ice_state, IceState::Connected | IceState::Completed) {
-                    transport.dtls.handle_ice_connected(io.now);
+                io.note_transport(self.id, id, Event::IceStateChange { ice_state });
+                if let Ok(webrtc) = self.transports[key].webrtc_mut() {
+                    webrtc.start_dtls(io.now);
                 }
             }
         }
     }
 
     fn handle_dtls_event(&mut self, io: &mut Io, key: usize, event: DtlsEvent) {
-        let transport = &mut self.transports[key];
+        let id = self.transports[key].id;
+        let Ok(webrtc) = self.transports[key].webrtc_mut() else {
+            return;
+        };
         let (dtls_state, dtls_remote_cert) = match event {
             DtlsEvent::State(state) => (state, None),
             DtlsEvent::Connected { keys, remote_cert } => {
-                transport.srtp = Srtp::new(&keys).ok();
+                webrtc.srtp = Srtp::new(&keys).ok();
                 (DtlsState::Connected, Some(remote_cert))
             }
         };
+        if matches!(dtls_state, DtlsState::Closed | DtlsState::Failed) {
+            webrtc.srtp = None;
+        }
         let event = Event::DtlsStateChange {
             dtls_state,
             dtls_remote_cert,
         };
-        io.note_transport(self.id, transport.id, event);
-        match dtls_state {
-            DtlsState::Connected => self.request_keyframes_for(io, key),
-            DtlsState::Closed | DtlsState::Failed => self.transports[key].srtp = None,
-            DtlsState::New | DtlsState::Connecting => {}
+        io.note_transport(self.id, id, event);
+        if dtls_state == DtlsState::Connected {
+            for at in 0..self.transports[key].consumers.len() {
+                self.consumers[self.transports[key].consumers[at]].rekey();
+            }
+            self.request_keyframes_for(io, key);
         }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Owns its transports, producers and consumers in slabs and knows how they hang together.
 //! `ingress` takes datagrams in, `egress` fans packets out, `rtcp` talks about them,
-//! `timers` wakes what waits, `objects` creates and closes. Nothing here touches a
-//! descriptor: packets leave through [`Io`].
+//! `timers` wakes what waits, `links` and `objects` create and close. Nothing here looks
+//! into a descriptor: packets leave through [`Io`].
 
 mod egress;
 mod ingress;
+mod links;
 mod objects;
 mod rtcp;
 mod timers;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use broth_ipc::body::{RouterDump, RouterSocket, RtpStreamStats, TransportStats};
 use broth_ipc::{ConsumerId, Ids, ProducerId, Rejection, RouterId, TransportId};
+use serde_json::Value;
 use slab::Slab;
 
 use crate::consumer::Consumer;
@@ -40,6 +42,8 @@ pub struct Router {
     by_ufrag: HashMap<String, usize>,
     /// Transports by authenticated path.
     by_path: HashMap<Path, usize>,
+    /// Plain transports by their socket.
+    by_socket: HashMap<u32, usize>,
     /// Producers with packets to fan out in this turn.
     dirty_producers: Vec<usize>,
     /// Transports whose timers may have changed in this turn.
@@ -62,6 +66,7 @@ impl Router {
             consumer_keys: HashMap::new(),
             by_ufrag: HashMap::new(),
             by_path: HashMap::new(),
+            by_socket: HashMap::new(),
             dirty_producers: Vec::new(),
             touched: Vec::new(),
             audio_levels_at: None,
@@ -115,7 +120,7 @@ impl Router {
             transports: self
                 .transports
                 .iter()
-                .filter_map(|(_, transport)| serde_json::to_value(transport.dump(io)).ok())
+                .map(|(_, transport)| transport.dump(io))
                 .collect(),
             producers: self.producers.iter().map(|(_, p)| p.dump()).collect(),
             consumers: self
@@ -141,19 +146,19 @@ impl Router {
     }
 
     /// Dump of one transport.
-    pub fn dump_transport(
-        &self,
-        io: &Io,
-        ids: &Ids,
-    ) -> Result<broth_ipc::body::WebRtcTransportDump, Rejection> {
+    pub fn dump_transport(&self, io: &Io, ids: &Ids) -> Result<Value, Rejection> {
         Ok(self.transports[self.transport_key(ids)?].dump(io))
     }
 
-    /// Stats of one transport.
-    pub fn transport_stats(&self, io: &Io, ids: &Ids) -> Result<Vec<TransportStats>, Rejection> {
+    /// Stats of one transport; a plain one has none.
+    pub fn transport_stats(
+        &self,
+        io: &Io,
+        ids: &Ids,
+    ) -> Result<Option<[TransportStats; 1]>, Rejection> {
         let transport = &self.transports[self.transport_key(ids)?];
         let ssrcs = self.video_ssrcs(transport);
-        Ok(vec![transport.stats(io, ssrcs)])
+        Ok(transport.stats(io, ssrcs).map(|stats| [stats]))
     }
 
     /// Dump of one producer.

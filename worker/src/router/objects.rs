@@ -1,93 +1,15 @@
-//! Creating and closing transports, producers and consumers, and changing them.
+//! Creating and closing producers and consumers, and changing them.
 
-use broth_ipc::body::{
-    CreateConsumer, CreateProducer, DtlsParameters, DtlsRole, EnableConsumer, IceParameters,
-    WebRtcTransportDump, WebRtcTransportOptions,
-};
+use broth_ipc::body::{CreateConsumer, CreateProducer, EnableConsumer};
 use broth_ipc::rtp::Profile;
 use broth_ipc::{Event, Ids, Rejection};
 
 use super::Router;
 use crate::consumer::Consumer;
-use crate::ice::Credentials;
 use crate::io::Io;
 use crate::producer::Producer;
-use crate::transport::Transport;
-
-/// The least bitrate a peer can be limited to (`spec: channel.md` §6.4).
-const BITRATE_MIN: u32 = 10_000;
 
 impl Router {
-    /// Creates a WebRTC transport.
-    pub fn create_transport(
-        &mut self,
-        io: &mut Io,
-        ids: &Ids,
-        options: &WebRtcTransportOptions,
-    ) -> Result<WebRtcTransportDump, Rejection> {
-        let id = ids
-            .transport_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.transportId"))?;
-        if self.transport_keys.contains_key(&id) {
-            return Err(Rejection::exists(
-                "a Transport with same transportId already exists",
-            ));
-        }
-        let transport = Transport::new(io, id, options, &self.sockets)?;
-        let dump = transport.dump(io);
-        let ufrag = transport.ice.credentials().ufrag.clone();
-        let key = self.transports.insert(transport);
-        self.transport_keys.insert(id, key);
-        self.by_ufrag.insert(ufrag, key);
-        self.touched.push(key);
-        Ok(dump)
-    }
-
-    /// Tells a transport its peer's DTLS parameters and returns our role.
-    pub fn set_remote_dtls(
-        &mut self,
-        io: &mut Io,
-        ids: &Ids,
-        parameters: &DtlsParameters,
-    ) -> Result<DtlsRole, Rejection> {
-        let key = self.transport_key(ids)?;
-        let role = self.transports[key]
-            .dtls
-            .set_remote(io.now, parameters.role, &parameters.fingerprints)
-            .map_err(|error| Rejection::invalid(error.to_string()))?;
-        self.drain(io, key);
-        Ok(role)
-    }
-
-    /// Gives a transport new ICE credentials.
-    pub fn change_credentials(&mut self, ids: &Ids) -> Result<IceParameters, Rejection> {
-        let key = self.transport_key(ids)?;
-        let transport = &mut self.transports[key];
-        self.by_ufrag.remove(&transport.ice.credentials().ufrag);
-        transport
-            .ice
-            .restart(Credentials::from_random(&Io::random()));
-        let ufrag = transport.ice.credentials().ufrag.clone();
-        self.by_ufrag.insert(ufrag, key);
-        Ok(self.transports[key].ice_parameters())
-    }
-
-    /// Limits what the peer of a transport is told to send; 0 removes the limit.
-    pub fn set_bitrate_max(
-        &mut self,
-        io: &mut Io,
-        ids: &Ids,
-        bitrate: u32,
-    ) -> Result<(), Rejection> {
-        let key = self.transport_key(ids)?;
-        self.transports[key].bitrate_max = match bitrate {
-            0 => 0,
-            limit => limit.max(BITRATE_MIN),
-        };
-        self.send_remb(io, key);
-        Ok(())
-    }
-
     /// Creates a producer on a transport.
     pub fn create_producer(&mut self, ids: &Ids, request: CreateProducer) -> Result<(), Rejection> {
         let id = ids
@@ -267,25 +189,6 @@ impl Router {
         Ok(())
     }
 
-    /// Closes a transport and its producers; consumers on it are only disabled.
-    pub fn close_transport(&mut self, io: &mut Io, ids: &Ids) -> Result<(), Rejection> {
-        let key = self.transport_key(ids)?;
-        for producer in self.transports[key].producers.clone() {
-            self.remove_producer(io, producer);
-        }
-        for consumer in std::mem::take(&mut self.transports[key].consumers) {
-            self.consumers[consumer].disable();
-        }
-        self.transports[key].dtls.close();
-        self.drain(io, key);
-        let transport = self.transports.remove(key);
-        self.transport_keys.remove(&transport.id);
-        self.by_ufrag.remove(&transport.ice.credentials().ufrag);
-        self.by_path.retain(|_, owner| *owner != key);
-        io.note_transport(self.id, transport.id, Event::Close);
-        Ok(())
-    }
-
     /// Closes a producer and its consumers.
     pub fn close_producer(&mut self, io: &mut Io, ids: &Ids) -> Result<(), Rejection> {
         let key = self.producer_key(ids)?;
@@ -310,7 +213,7 @@ impl Router {
         }
     }
 
-    fn remove_producer(&mut self, io: &mut Io, key: usize) {
+    pub(super) fn remove_producer(&mut self, io: &mut Io, key: usize) {
         for consumer in self.producers[key].consumers.clone() {
             self.remove_consumer(io, consumer);
         }
@@ -335,14 +238,6 @@ impl Router {
             transport.consumer_by_ssrc.retain(|_, owner| *owner != key);
         }
         io.note_consumer(self.id, consumer.id, Event::Close);
-    }
-
-    /// Forgets a path whose connection is closed.
-    pub fn remove_path(&mut self, io: &mut Io, path: crate::net::sockets::Path) {
-        if let Some(key) = self.by_path.get(&path).copied() {
-            self.transports[key].ice.remove_tuple(path);
-            self.drain(io, key);
-        }
     }
 
     /// Key of the router in its worker.

@@ -44,13 +44,8 @@ impl Router {
                     stream.keyframes.poll_timeout(),
                 ]
             });
-        let own = [
-            transport.ice.poll_timeout(),
-            transport.dtls.poll_timeout(),
-            transport.arrivals.poll_timeout(),
-        ];
-        own.into_iter()
-            .chain(streams)
+        streams
+            .chain([transport.poll_timeout()])
             .flatten()
             .fold(transport.rtcp_at, Instant::min)
     }
@@ -64,12 +59,7 @@ impl Router {
             return;
         }
         transport.wake_at = None;
-        if transport.ice.poll_timeout().is_some_and(|at| at <= io.now) {
-            transport.ice.handle_timeout(io.now);
-        }
-        if transport.dtls.poll_timeout().is_some_and(|at| at <= io.now) {
-            transport.dtls.handle_timeout(io.now);
-        }
+        transport.handle_timeout(io.now);
         if transport
             .arrivals
             .poll_timeout()

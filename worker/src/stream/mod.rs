@@ -20,7 +20,7 @@ pub use arrivals::Arrivals;
 pub use audio_level::LevelMeter;
 pub use keyframe::KeyFrameLimiter;
 pub use nack::{NackAction, NackGenerator, Seen};
-pub use numbering::{Numbering, PictureIds, TsOffset};
+pub use numbering::{Numbering, Picture, PictureIds, TsOffset};
 pub use pool::{BUFFER_LEN, PacketId, PacketPool};
 pub use rate::RateMeter;
 pub use recv::{RecvConfig, RecvStream};

@@ -62,7 +62,8 @@ impl Numbering {
         let Err(skipped_before) = self.skipped.binary_search(&src_seq) else {
             return None;
         };
-        let out = src_seq.checked_add_signed(self.offset)? - skipped_before as u64;
+        let out = src_seq.checked_add_signed(self.offset)?;
+        let out = out.checked_sub(skipped_before as u64)?;
         self.highest_src = self.highest_src.max(src_seq);
         self.highest_out = Some(self.highest_out.map_or(out, |highest| highest.max(out)));
         Some(out)
@@ -85,6 +86,20 @@ impl Numbering {
         }
     }
 
+    /// Goes on with numbers below 2^16.
+    pub fn forget_rollovers(&mut self) {
+        if let Some(highest) = &mut self.highest_out {
+            let rollovers = *highest & !0xFFFF;
+            *highest -= rollovers;
+            self.offset -= rollovers.cast_signed();
+        }
+    }
+
+    /// Whether this packet shows that the source started anew. It then becomes a sync point.
+    pub fn is_jump(&self, src_seq: u64) -> bool {
+        src_seq >= self.highest_src + u64::from(DROPOUT_MAX)
+    }
+
     /// The highest number so far.
     pub fn highest(&self) -> Option<u64> {
         self.highest_out
@@ -93,7 +108,7 @@ impl Numbering {
     /// Syncs if the source started anew. Its jump must not leave: from 2^15 on the receiver's
     /// SRTP would guess a wrong ROC and never recover (RFC 3711 §3.3.1).
     fn sync_after_jump(&mut self, src_seq: u64) {
-        if src_seq >= self.highest_src + u64::from(DROPOUT_MAX) {
+        if self.is_jump(src_seq) {
             self.sync(src_seq);
         }
     }
@@ -143,7 +158,18 @@ impl TsOffset {
     }
 }
 
-/// VP8 picture ids (15 bits) and TL0PICIDX (8 bits).
+/// What VP8 says about the picture a packet belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Picture {
+    /// Picture id.
+    pub id: u16,
+    /// The id has 7 bits, not 15.
+    pub is_narrow: bool,
+    /// TL0PICIDX.
+    pub tl0: u8,
+}
+
+/// VP8 picture ids (7 or 15 bits) and TL0PICIDX (8 bits).
 #[derive(Debug, Default)]
 pub struct PictureIds {
     picture_offset: u16,
@@ -151,29 +177,31 @@ pub struct PictureIds {
     newest: Option<(u16, u8)>,
 }
 
-const PICTURE_MASK: u16 = 0x7FFF;
+impl Picture {
+    fn mask(self) -> u16 {
+        if self.is_narrow { 0x7F } else { 0x7FFF }
+    }
+}
 
 impl PictureIds {
     /// The source changes: this picture follows directly on the newest one sent.
-    pub fn sync(&mut self, picture_id: u16, tl0picidx: u8) {
-        if let Some((picture, tl0)) = self.newest {
-            self.picture_offset = picture.wrapping_add(1).wrapping_sub(picture_id);
-            self.tl0_offset = tl0.wrapping_add(1).wrapping_sub(tl0picidx);
+    pub fn sync(&mut self, picture: Picture) {
+        if let Some((newest, tl0)) = self.newest {
+            self.picture_offset = newest.wrapping_add(1).wrapping_sub(picture.id);
+            self.tl0_offset = tl0.wrapping_add(1).wrapping_sub(picture.tl0);
         }
     }
 
     /// What a picture leaves with.
-    pub fn forward(&mut self, picture_id: u16, tl0picidx: u8) -> (u16, u8) {
-        let picture = picture_id.wrapping_add(self.picture_offset) & PICTURE_MASK;
-        let tl0 = tl0picidx.wrapping_add(self.tl0_offset);
-        let ahead = |newest: u16| picture.wrapping_sub(newest) & PICTURE_MASK;
-        if self
-            .newest
-            .is_none_or(|(newest, _)| ahead(newest) < PICTURE_MASK / 2)
-        {
-            self.newest = Some((picture, tl0));
+    pub fn forward(&mut self, picture: Picture) -> (u16, u8) {
+        let mask = picture.mask();
+        let id = picture.id.wrapping_add(self.picture_offset) & mask;
+        let tl0 = picture.tl0.wrapping_add(self.tl0_offset);
+        let is_ahead = |newest: u16| id.wrapping_sub(newest) & mask < mask / 2;
+        if self.newest.is_none_or(|(newest, _)| is_ahead(newest)) {
+            self.newest = Some((id, tl0));
         }
-        (picture, tl0)
+        (id, tl0)
     }
 }
 
@@ -283,15 +311,54 @@ mod tests {
 
     #[test]
     fn pictures_are_continuous_and_wrap() {
+        let wide = |id, tl0| Picture {
+            id,
+            tl0,
+            is_narrow: false,
+        };
         let mut pictures = PictureIds::default();
-        pictures.sync(0x7FFE, 254);
-        assert_eq!(pictures.forward(0x7FFE, 254), (0x7FFE, 254));
-        assert_eq!(pictures.forward(0x7FFF, 255), (0x7FFF, 255));
-        assert_eq!(pictures.forward(0, 0), (0, 0));
-        assert_eq!(pictures.forward(0x7FFF, 255), (0x7FFF, 255));
-        pictures.sync(0x1234, 9);
-        assert_eq!(pictures.forward(0x1234, 9), (1, 1));
-        assert_eq!(pictures.forward(0x1235, 10), (2, 2));
+        pictures.sync(wide(0x7FFE, 254));
+        assert_eq!(pictures.forward(wide(0x7FFE, 254)), (0x7FFE, 254));
+        assert_eq!(pictures.forward(wide(0x7FFF, 255)), (0x7FFF, 255));
+        assert_eq!(pictures.forward(wide(0, 0)), (0, 0));
+        assert_eq!(pictures.forward(wide(0x7FFF, 255)), (0x7FFF, 255));
+        pictures.sync(wide(0x1234, 9));
+        assert_eq!(pictures.forward(wide(0x1234, 9)), (1, 1));
+        assert_eq!(pictures.forward(wide(0x1235, 10)), (2, 2));
+    }
+
+    #[test]
+    fn narrow_pictures_are_continuous_after_a_wrap() {
+        let narrow = |id: u16| Picture {
+            id: id & 0x7F,
+            tl0: 0,
+            is_narrow: true,
+        };
+        let mut pictures = PictureIds::default();
+        pictures.sync(narrow(100));
+        let (mut last, _) = pictures.forward(narrow(100));
+        for (at, id) in (101..400).chain(50..300).enumerate() {
+            if at == 299 {
+                pictures.sync(narrow(id));
+            }
+            let (next, _) = pictures.forward(narrow(id));
+            assert_eq!(next, (last + 1) & 0x7F, "{at}");
+            last = next;
+        }
+    }
+
+    #[test]
+    fn new_keys_start_below_the_first_rollover() {
+        let mut numbering = Numbering::new(65_530);
+        numbering.sync(1000);
+        for seq in 1000..1010 {
+            numbering.forward(seq);
+        }
+        assert_eq!(numbering.highest(), Some(65_539));
+        numbering.forget_rollovers();
+        assert_eq!(numbering.forward(1010), Some(4));
+        numbering.sync(7000);
+        assert_eq!(numbering.forward(7000), Some(5));
     }
 
     #[test]

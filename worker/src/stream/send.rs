@@ -108,6 +108,11 @@ impl SendStream {
         self.rtx_seq
     }
 
+    /// Goes on with RTX numbers below 2^16.
+    pub fn forget_rollovers(&mut self) {
+        self.rtx_seq &= 0xFFFF;
+    }
+
     /// Bits per second over the last second.
     pub fn bitrate(&self, now: Instant) -> u64 {
         self.rate.bps(now)

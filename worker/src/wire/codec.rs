@@ -60,6 +60,8 @@ pub struct PayloadInfo {
     pub spatial: Option<u8>,
     /// Picture id, 7 or 15 bits.
     pub picture_id: Option<u16>,
+    /// The picture id has 7 bits.
+    pub is_picture_id_narrow: bool,
     /// Index of the base layer frame this one depends on.
     pub tl0picidx: Option<u8>,
 }
@@ -75,6 +77,7 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
                 temporal: read.temporal,
                 spatial: None,
                 picture_id: read.picture_id,
+                is_picture_id_narrow: !read.is_picture_id_wide,
                 tl0picidx: read.tl0picidx,
             },
         ),
@@ -86,6 +89,7 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
                 temporal: read.temporal,
                 spatial: read.spatial,
                 picture_id: read.picture_id,
+                is_picture_id_narrow: false,
                 tl0picidx: read.tl0picidx,
             },
         ),
@@ -142,6 +146,7 @@ mod tests {
                 temporal: Some(2),
                 spatial: None,
                 picture_id: Some(0x102),
+                is_picture_id_narrow: false,
                 tl0picidx: Some(9),
             }
         );
