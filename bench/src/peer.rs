@@ -30,6 +30,8 @@ pub struct Peer {
     pub open: OpenKey,
     /// Its transport in the worker.
     pub transport: TransportId,
+    /// The connectivity check, to be repeated.
+    check: Vec<u8>,
 }
 
 impl Peer {
@@ -58,13 +60,25 @@ impl Peer {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(SocketAddr::new(candidate.ip.parse()?, candidate.port))?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let keys = handshake(&socket, &dump, &certificate, profile)?;
+        let check = check(&dump);
+        let keys = handshake(&socket, &dump, &check, &certificate, profile)?;
         Ok(Self {
             socket,
             srtp: Srtp::new(&keys)?,
             open: OpenKey::new(keys.profile, &keys.remote_key, &keys.remote_salt)?,
             transport,
+            check,
         })
+    }
+
+    /// Repeats the check: without one for half a minute the worker takes the peer for gone
+    /// (RFC 7675).
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn keep_alive(&self) -> Result<()> {
+        self.socket.send(&self.check)?;
+        Ok(())
     }
 
     /// Seals `buffer[..len]` in place and returns the new length.
@@ -109,12 +123,7 @@ impl Peer {
     }
 }
 
-fn handshake(
-    socket: &UdpSocket,
-    dump: &WebRtcTransportDump,
-    certificate: &Certificate,
-    profile: Profile,
-) -> Result<Box<SrtpKeys>> {
+fn check(dump: &WebRtcTransportDump) -> Vec<u8> {
     let ice = &dump.ice_local_parameters;
     let mut check = Vec::new();
     write_binding_request(
@@ -126,6 +135,16 @@ fn handshake(
         42,
         ice.password.as_bytes(),
     );
+    check
+}
+
+fn handshake(
+    socket: &UdpSocket,
+    dump: &WebRtcTransportDump,
+    check: &[u8],
+    certificate: &Certificate,
+    profile: Profile,
+) -> Result<Box<SrtpKeys>> {
     let mut dtls = Dtls::new(&DtlsContext::new(certificate, &[profile])?)?;
     dtls.set_remote(
         Instant::now(),
@@ -137,7 +156,7 @@ fn handshake(
     let mut is_checked = false;
     while Instant::now() < deadline {
         if !is_checked {
-            socket.send(&check)?;
+            socket.send(check)?;
         }
         if let Ok(len) = socket.recv(&mut buffer) {
             let now = Instant::now();
