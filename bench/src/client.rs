@@ -92,6 +92,17 @@ impl Client {
         }
     }
 
+    /// Tells the worker that the client is still there, where it must be told.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn keep_alive(&self) -> Result<()> {
+        match self {
+            Self::WebRtc(peer) => peer.keep_alive(),
+            Self::Plain(_) => Ok(()),
+        }
+    }
+
     /// Seals `buffer[..len]` in place, where there are keys, and returns the new length.
     ///
     /// # Errors

@@ -99,12 +99,14 @@ impl Endpoint {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(SocketAddr::new(candidate.ip.parse()?, candidate.port))?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let keys = self.handshake(&socket, answer, profile)?;
+        let check = check(answer);
+        let keys = self.handshake(&socket, answer, &check, profile)?;
         Ok(Peer {
             socket,
             srtp: Srtp::new(&keys)?,
             open: OpenKey::new(keys.profile, &keys.remote_key, &keys.remote_salt)?,
             transport,
+            check,
         })
     }
 
@@ -112,19 +114,9 @@ impl Endpoint {
         &self,
         socket: &UdpSocket,
         answer: &Answer,
+        check: &[u8],
         profile: Profile,
     ) -> Result<Box<SrtpKeys>> {
-        let ice = &answer.ice_parameters;
-        let mut check = Vec::new();
-        write_binding_request(
-            &mut check,
-            [7; 12],
-            &format!("{}:peer", ice.username_fragment),
-            1_853_693_695,
-            true,
-            42,
-            ice.password.as_bytes(),
-        );
         let remote_role = match self.role {
             DtlsRole::Server => DtlsRole::Client,
             DtlsRole::Client | DtlsRole::Auto => DtlsRole::Server,
@@ -137,7 +129,7 @@ impl Endpoint {
         let mut is_checked = false;
         while Instant::now() < deadline {
             if !is_checked {
-                socket.send(&check)?;
+                socket.send(check)?;
             }
             if let Ok(len) = socket.recv(&mut buffer) {
                 let now = Instant::now();
@@ -174,6 +166,8 @@ pub struct Peer {
     pub open: OpenKey,
     /// Its transport in the worker.
     pub transport: TransportId,
+    /// The connectivity check, to be repeated.
+    check: Vec<u8>,
 }
 
 impl Peer {
@@ -195,6 +189,16 @@ impl Peer {
         let remote = endpoint.dtls_parameters();
         worker.call(ids, Call::SetRemoteDtlsParameters(remote))?;
         endpoint.connect(&dump.into(), transport, profile)
+    }
+
+    /// Repeats the check: without one for half a minute the worker takes the peer for gone
+    /// (RFC 7675).
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn keep_alive(&self) -> Result<()> {
+        self.socket.send(&self.check)?;
+        Ok(())
     }
 
     /// Seals `buffer[..len]` in place and returns the new length.
@@ -237,4 +241,20 @@ impl Peer {
         self.socket.send(&buffer[..len])?;
         Ok(())
     }
+}
+
+/// The connectivity check that makes a path and keeps it.
+fn check(answer: &Answer) -> Vec<u8> {
+    let ice = &answer.ice_parameters;
+    let mut check = Vec::new();
+    write_binding_request(
+        &mut check,
+        [7; 12],
+        &format!("{}:peer", ice.username_fragment),
+        1_853_693_695,
+        true,
+        42,
+        ice.password.as_bytes(),
+    );
+    check
 }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use broth_bench::client::Client;
@@ -17,6 +17,8 @@ use crate::source::STAMP_AT;
 
 /// Packets between two that are opened.
 const SAMPLE: u64 = 100;
+/// Between two connectivity checks.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the viewers and the measuring thread share.
 #[derive(Default)]
@@ -60,7 +62,12 @@ pub(crate) fn receive(
     }
     let mut batch = RecvBatch::default();
     let mut events = [EpollEvent::empty(); 256];
+    let mut checked_at = Instant::now();
     while !tally.is_over.load(Ordering::Relaxed) {
+        if checked_at.elapsed() > CHECK_INTERVAL {
+            checked_at = Instant::now();
+            viewers.iter().try_for_each(Client::keep_alive)?;
+        }
         let ready = epoll.wait(&mut events, EpollTimeout::from(50u16))?;
         for event in &events[..ready] {
             let viewer = &viewers[event.data() as usize];

@@ -11,6 +11,7 @@ use broth_bench::rtp::vp8_packet;
 use broth_worker::net::sys::{Message, send};
 use broth_worker::wire::rtp::FIXED_HEADER_LEN;
 
+use crate::receive::CHECK_INTERVAL;
 use crate::{Args, SEND_SSRC};
 
 /// Where the send time lies in the packet: behind the VP8 descriptor.
@@ -23,6 +24,7 @@ pub(crate) struct Source<'p> {
     peer: &'p Client,
     remote: SocketAddr,
     clock: Instant,
+    checked_at: Instant,
     seq: u64,
     arena: Vec<u8>,
     slices: Vec<(u32, u32)>,
@@ -35,6 +37,7 @@ impl<'p> Source<'p> {
             peer,
             remote: peer.socket().peer_addr()?,
             clock,
+            checked_at: clock,
             seq: 0,
             arena: Vec::new(),
             slices: Vec::new(),
@@ -49,6 +52,10 @@ impl<'p> Source<'p> {
         let mut due = begin;
         while due < begin + window {
             thread::sleep(due.saturating_duration_since(Instant::now()));
+            if self.checked_at.elapsed() > CHECK_INTERVAL {
+                self.checked_at = Instant::now();
+                self.peer.keep_alive()?;
+            }
             self.send_burst(args)?;
             sent += u64::from(args.burst);
             due += interval;

@@ -205,7 +205,8 @@ async fn watch_room(room: Room, speakers: watch::Sender<Value>) {
             Some(levels) = levels.recv() => {
                 let latest = speaking(&levels);
                 speakers.send_if_modified(|last| {
-                    let is_news = *last != latest;
+                    // Silence is told once; who speaks is told again for those who come later.
+                    let is_news = latest["levels"] != json!([]) || *last != latest;
                     *last = latest;
                     is_news
                 });
