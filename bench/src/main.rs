@@ -1,5 +1,5 @@
-//! The load generator: one producer, N consumers with a transport each, over ICE, DTLS and
-//! SRTP or plain RTP, against a worker pinned to one CPU.
+//! The load generator: P producers and N viewers with a transport each, every viewer consuming
+//! every producer, over ICE, DTLS and SRTP or plain RTP, against a worker pinned to one CPU.
 //!
 //! Reports the worker's CPU time per forwarded packet next to a *calib unit*, the CPU time of
 //! one datagram sent to and read from a loopback socket on the same CPU, measured right before
@@ -37,8 +37,8 @@ use crate::report::{Outcome, Setup};
 use crate::source::Source;
 
 const ROUTER: RouterId = RouterId(1);
-const PRODUCER: ProducerId = ProducerId(1);
-const SEND_SSRC: u32 = 10;
+/// The first of the viewers' transports, behind those of the producers.
+const VIEWERS_FROM: u32 = 1000;
 /// How long packets may be under way when a window ends.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Windows in which the rate for a load is searched, and their length.
@@ -48,10 +48,13 @@ const SEARCH_WINDOW: Duration = Duration::from_secs(2);
 /// Measures what a worker's forwarding costs.
 #[derive(Parser)]
 struct Args {
-    /// Viewers, each with its own transport.
+    /// Producers, each with its own transport.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    producers: u32,
+    /// Viewers, each with its own transport and a consumer of every producer.
     #[arg(long, default_value_t = 50)]
     consumers: u32,
-    /// Packets per second of the producer.
+    /// Packets per second of each producer.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
     /// Instead of a rate: the share of its core, in percent, that the worker is to use.
@@ -134,15 +137,16 @@ fn run(args: &Args) -> Result<()> {
     worker.create_router(ROUTER)?;
     let round_trip = time_transport(&mut worker)?;
 
-    let sender = Client::connect(&mut worker, ROUTER, TransportId(1), profile)?;
-    create_producer(&mut worker)?;
+    let senders: Vec<Client> = (0..args.producers)
+        .map(|p| connect_producer(&mut worker, p, profile))
+        .collect::<Result<_>>()?;
     let rss_before = load(&mut worker)?.rss_bytes;
     let viewers: Vec<Client> = (0..args.consumers)
-        .map(|n| connect_viewer(&mut worker, n, profile))
+        .map(|n| connect_viewer(args, &mut worker, n, profile))
         .collect::<Result<_>>()?;
     let rss_bytes = load(&mut worker)?.rss_bytes - rss_before;
 
-    measure(args, &mut worker, &sender, &viewers)?;
+    measure(args, &mut worker, &senders, &viewers)?;
     let setup = Setup {
         ready,
         round_trip,
@@ -156,7 +160,7 @@ fn run(args: &Args) -> Result<()> {
 fn measure(
     args: &Args,
     worker: &mut DrivenWorker,
-    sender: &Client,
+    senders: &[Client],
     viewers: &[Client],
 ) -> Result<()> {
     let clock = Instant::now();
@@ -167,7 +171,7 @@ fn measure(
         let mut bench = Bench {
             args,
             worker,
-            source: Source::new(sender, clock)?,
+            source: Source::new(senders, clock)?,
             tally: &tally,
             latencies,
         };
@@ -256,33 +260,48 @@ impl Bench<'_> {
     }
 }
 
-fn connect_viewer(worker: &mut DrivenWorker, n: u32, profile: Option<Profile>) -> Result<Client> {
-    let transport = TransportId(100 + n);
+fn connect_viewer(
+    args: &Args,
+    worker: &mut DrivenWorker,
+    n: u32,
+    profile: Option<Profile>,
+) -> Result<Client> {
+    let transport = TransportId(VIEWERS_FROM + n);
     let peer = Client::connect(worker, ROUTER, transport, profile)?;
     widen(&peer)?;
-    let ids = Ids::router(ROUTER)
-        .producer(PRODUCER)
-        .consumer(ConsumerId(100 + n))
-        .transport(transport);
-    let kind = MediaKind::Video;
-    worker.call(ids, Call::CreateConsumer(CreateConsumer { kind }))?;
-    let rtp_parameters = vp8_parameters(1000 + 2 * n);
-    worker.call(ids, Call::EnableConsumer(EnableConsumer { rtp_parameters }))?;
+    for p in 0..args.producers {
+        let consumer = n * args.producers + p;
+        let ids = Ids::router(ROUTER)
+            .producer(ProducerId(p))
+            .consumer(ConsumerId(consumer))
+            .transport(transport);
+        let kind = MediaKind::Video;
+        worker.call(ids, Call::CreateConsumer(CreateConsumer { kind }))?;
+        let rtp_parameters = vp8_parameters(1000 + 2 * consumer);
+        worker.call(ids, Call::EnableConsumer(EnableConsumer { rtp_parameters }))?;
+    }
     Ok(peer)
 }
 
-fn create_producer(worker: &mut DrivenWorker) -> Result<()> {
+fn connect_producer(worker: &mut DrivenWorker, p: u32, profile: Option<Profile>) -> Result<Client> {
+    let transport = TransportId(p);
+    let peer = Client::connect(worker, ROUTER, transport, profile)?;
     let request = CreateProducer {
         kind: MediaKind::Video,
-        rtp_parameters: vp8_parameters(SEND_SSRC),
+        rtp_parameters: vp8_parameters(send_ssrc(p)),
         rtp_mapping: identity_mapping(),
         paused: false,
     };
     let ids = Ids::router(ROUTER)
-        .transport(TransportId(1))
-        .producer(PRODUCER);
+        .transport(transport)
+        .producer(ProducerId(p));
     worker.call(ids, Call::CreateProducer(request))?;
-    Ok(())
+    Ok(peer)
+}
+
+/// The SSRC of a producer; its RTX has the next one.
+fn send_ssrc(p: u32) -> u32 {
+    10 + 2 * p
 }
 
 /// Median round trip of creating a transport.

@@ -60,8 +60,14 @@ impl Outcome {
         let ns = self.cpu_ns / self.received.max(1) as f64;
         writeln!(
             out,
-            "1 x {} at {} packets/s of {} bytes in bursts of {}, {} s, {} receivers",
-            args.consumers, self.rate, args.size, args.burst, args.seconds, self.receivers
+            "{} x {} at {} packets/s of {} bytes in bursts of {}, {} s, {} receivers",
+            args.producers,
+            args.consumers,
+            self.rate,
+            args.size,
+            args.burst,
+            args.seconds,
+            self.receivers
         )?;
         writeln!(out, "  CPU per forwarded packet   {ns:>9.0} ns")?;
         writeln!(
@@ -110,8 +116,8 @@ impl Setup {
         let mut out = io::stdout().lock();
         writeln!(
             out,
-            "RSS per consumer             {:>9.1} KiB, with its transport",
-            self.rss_bytes as f64 / 1024.0 / f64::from(args.consumers)
+            "RSS per consumer             {:>9.1} KiB, with its share of a transport",
+            self.rss_bytes as f64 / 1024.0 / f64::from(args.producers * args.consumers)
         )?;
         writeln!(
             out,

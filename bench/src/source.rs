@@ -12,41 +12,56 @@ use broth_worker::net::sys::{Message, send};
 use broth_worker::wire::rtp::FIXED_HEADER_LEN;
 
 use crate::receive::CHECK_INTERVAL;
-use crate::{Args, SEND_SSRC};
+use crate::{Args, send_ssrc};
 
 /// Where the send time lies in the packet: behind the VP8 descriptor.
 pub(crate) const STAMP_AT: usize = FIXED_HEADER_LEN + 8;
 /// Frames between two key frames.
 const KEYFRAME_INTERVAL: u64 = 100;
 
-/// Sends bursts of video packets.
+/// Sends bursts of video packets, one producer after the other.
 pub(crate) struct Source<'p> {
+    feeds: Vec<Feed<'p>>,
+    next: usize,
+    checked_at: Instant,
+}
+
+/// One producer.
+struct Feed<'p> {
     peer: &'p Client,
+    ssrc: u32,
     remote: SocketAddr,
     clock: Instant,
-    checked_at: Instant,
     seq: u64,
     arena: Vec<u8>,
     slices: Vec<(u32, u32)>,
 }
 
 impl<'p> Source<'p> {
-    /// A producer at `peer`; send times count from `clock`.
-    pub(crate) fn new(peer: &'p Client, clock: Instant) -> Result<Self> {
+    /// A producer at each of `peers`; send times count from `clock`.
+    pub(crate) fn new(peers: &'p [Client], clock: Instant) -> Result<Self> {
+        let feeds = peers.iter().zip(0..).map(|(peer, p)| {
+            Ok(Feed {
+                peer,
+                ssrc: send_ssrc(p),
+                remote: peer.socket().peer_addr()?,
+                clock,
+                seq: 0,
+                arena: Vec::new(),
+                slices: Vec::new(),
+            })
+        });
         Ok(Self {
-            peer,
-            remote: peer.socket().peer_addr()?,
-            clock,
+            feeds: feeds.collect::<Result<_>>()?,
+            next: 0,
             checked_at: clock,
-            seq: 0,
-            arena: Vec::new(),
-            slices: Vec::new(),
         })
     }
 
-    /// Sends `rate` packets per second for `window`; returns how many were sent.
+    /// Sends `rate` packets per second and producer for `window`, spread evenly; returns how many
+    /// were sent in all.
     pub(crate) fn send(&mut self, args: &Args, rate: u32, window: Duration) -> Result<u64> {
-        let interval = Duration::from_secs(1) * args.burst / rate;
+        let interval = Duration::from_secs(1) * args.burst / (rate * args.producers);
         let begin = Instant::now();
         let mut sent = 0;
         let mut due = begin;
@@ -54,16 +69,21 @@ impl<'p> Source<'p> {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             if self.checked_at.elapsed() > CHECK_INTERVAL {
                 self.checked_at = Instant::now();
-                self.peer.keep_alive()?;
+                self.feeds
+                    .iter()
+                    .try_for_each(|feed| feed.peer.keep_alive())?;
             }
-            self.send_burst(args)?;
+            self.feeds[self.next].send_burst(args)?;
+            self.next = (self.next + 1) % self.feeds.len();
             sent += u64::from(args.burst);
             due += interval;
         }
         thread::sleep((begin + window).saturating_duration_since(Instant::now()));
         Ok(sent)
     }
+}
 
+impl Feed<'_> {
     /// The packets of one frame, handed to the kernel at once; the first frame, and one in a
     /// hundred, is a key frame.
     fn send_burst(&mut self, args: &Args) -> Result<()> {
@@ -77,7 +97,7 @@ impl<'p> Source<'p> {
             let is_keyframe = is_start && frame.is_multiple_of(KEYFRAME_INTERVAL);
             let len = vp8_packet(
                 &mut packet,
-                SEND_SSRC,
+                self.ssrc,
                 self.seq as u16,
                 ts,
                 is_keyframe,
