@@ -107,7 +107,7 @@ impl Router {
         if stream.keyframes.request(io.now, is_forced) {
             send_keyframe_request(io, stream, &mut self.transports[transport]);
         }
-        self.touched.push(transport);
+        self.touch(transport);
     }
 }
 

@@ -17,10 +17,7 @@ use crate::wire::stun;
 impl Router {
     /// Takes one datagram, or one frame of an ICE-TCP connection.
     pub fn handle_datagram(&mut self, io: &mut Io, path: Path, datagram: &mut [u8]) {
-        let plain = (!self.by_socket.is_empty())
-            .then(|| self.by_socket.get(&path.socket).copied())
-            .flatten();
-        let result = if let Some(key) = plain {
+        let result = if let Some(&key) = self.by_socket.get(&path.socket) {
             self.handle_plain(io, key, datagram)
         } else if stun::is_stun(datagram) {
             self.handle_stun(io, path, datagram)
@@ -133,6 +130,7 @@ impl Router {
 
     /// Takes a clear RTP packet from a transport.
     fn handle_rtp(&mut self, io: &mut Io, key: usize, packet: &mut [u8]) -> Result<(), DropReason> {
+        self.touch(key);
         let transport = &mut self.transports[key];
         let header = RtpHeader::parse(packet).map_err(|_| DropReason::Rtp)?;
         if let Some(id) = transport.listener.twcc_ext
@@ -143,7 +141,6 @@ impl Router {
             transport
                 .arrivals
                 .record(io.now, since_start, seq, header.ssrc);
-            self.touched.push(key);
         }
         let producer_key = transport
             .listener
@@ -170,13 +167,12 @@ impl Router {
             self.request_keyframe(io, producer_key, accepted.stream, true);
             self.choose_all(io, producer_key);
         }
-        self.touched.push(key);
         Ok(())
     }
 
     /// Carries out what ICE and DTLS of a transport want, until they want nothing more.
     pub(super) fn drain(&mut self, io: &mut Io, key: usize) {
-        self.touched.push(key);
+        self.touch(key);
         loop {
             let Ok(webrtc) = self.transports[key].webrtc_mut() else {
                 return;

@@ -76,7 +76,7 @@ impl Router {
         let (id, dump) = (transport.id, transport.dump(io));
         let key = self.transports.insert(transport);
         self.transport_keys.insert(id, key);
-        self.touched.push(key);
+        self.touch(key);
         (key, dump)
     }
 

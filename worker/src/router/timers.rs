@@ -15,6 +15,13 @@ const AUDIO_LEVELS_INTERVAL: Duration = Duration::from_millis(500);
 const PRODUCER_RTT: Duration = Duration::from_millis(100);
 
 impl Router {
+    /// Marks a transport whose deadline may have changed. A burst comes from one: it is marked once.
+    pub(super) fn touch(&mut self, key: usize) {
+        if self.touched.last() != Some(&key) {
+            self.touched.push(key);
+        }
+    }
+
     /// The new deadlines of the transports touched in this turn: `(transport, deadline)`.
     pub fn take_deadlines(&mut self, mut schedule: impl FnMut(usize, Instant)) {
         let mut touched = std::mem::take(&mut self.touched);
@@ -74,7 +81,7 @@ impl Router {
             self.update_activity(io, key);
             self.send_reports(io, key);
         }
-        self.touched.push(key);
+        self.touch(key);
     }
 
     /// Asks again for what is still missing: packets and key frames.
