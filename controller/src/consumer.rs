@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventStream};
+use crate::pauses::{Pauses, Sum};
 use crate::peer::Peer;
 use crate::periodic::Periodic;
 use crate::producer::Producer;
@@ -64,8 +65,7 @@ struct Inner {
 struct Now {
     is_closed: bool,
     transport: Option<WebRtcTransport>,
-    is_locally_paused: bool,
-    is_remotely_paused: bool,
+    pauses: Pauses,
     is_source_paused: bool,
     preferred_profile: Profile,
     effective_profile: Option<Profile>,
@@ -165,12 +165,12 @@ impl Consumer {
 
     /// Whether the application paused it.
     pub fn locally_paused(&self) -> bool {
-        lock(&self.0.now).is_locally_paused
+        lock(&self.0.now).pauses.local
     }
 
     /// Whether the receiving client paused it.
     pub fn remotely_paused(&self) -> bool {
-        lock(&self.0.now).is_remotely_paused
+        lock(&self.0.now).pauses.remote
     }
 
     /// Whether its producer is paused.
@@ -181,7 +181,7 @@ impl Consumer {
     /// Whether anybody paused it.
     pub fn paused(&self) -> bool {
         let now = lock(&self.0.now);
-        now.is_locally_paused || now.is_remotely_paused || now.is_source_paused
+        now.pauses.is_any() || now.is_source_paused
     }
 
     /// The wanted layer.
@@ -342,20 +342,15 @@ impl Consumer {
     /// of both; the source's pause it knows by itself.
     pub(crate) fn set_paused(&self, side: Originator, is_paused: bool, app_data: Option<Value>) {
         let state = self.0.owner.room().lock();
-        let (was_paused, is_heard) = {
+        let (sum, is_heard) = {
             let mut now = lock(&self.0.now);
             if now.is_closed {
                 return tracing::error!(id = self.id(), "pause/resume: consumer closed");
             }
-            let was_paused = now.is_locally_paused || now.is_remotely_paused;
-            let own = match side {
-                Originator::Remote => &mut now.is_remotely_paused,
-                Originator::Local | Originator::Source => &mut now.is_locally_paused,
-            };
-            if std::mem::replace(own, is_paused) == is_paused {
+            let Some(sum) = now.pauses.set(side, is_paused) else {
                 return;
-            }
-            (was_paused, now.transport.is_some() && !now.is_source_paused)
+            };
+            (sum, now.transport.is_some() && !now.is_source_paused)
         };
         if side == Originator::Local && is_heard {
             self.tell(
@@ -363,10 +358,10 @@ impl Consumer {
                 with_app_data(json!({}), app_data.as_ref()),
             );
         }
-        match (was_paused, self.locally_paused() || self.remotely_paused()) {
-            (false, true) => state.send(self.ids(), Call::PauseConsumer(Default::default())),
-            (true, false) => state.send(self.ids(), Call::ResumeConsumer(Default::default())),
-            _ => {}
+        match sum {
+            Sum::Paused => state.send(self.ids(), Call::PauseConsumer(Default::default())),
+            Sum::Resumed => state.send(self.ids(), Call::ResumeConsumer(Default::default())),
+            Sum::Same => {}
         }
         self.emit_paused(side, is_paused, app_data);
     }
@@ -403,7 +398,7 @@ impl Consumer {
             if std::mem::replace(&mut now.is_source_paused, is_paused) == is_paused {
                 return;
             }
-            now.transport.is_some() && !now.is_locally_paused
+            now.transport.is_some() && !now.pauses.local
         };
         if is_heard {
             self.tell(paused_method(is_paused), json!({}));
@@ -491,10 +486,7 @@ impl Consumer {
     }
 
     fn check_open(&self) -> Result<()> {
-        match self.closed() {
-            true => Err(Error::closed("Consumer")),
-            false => Ok(()),
-        }
+        Error::if_closed(self.closed(), "Consumer")
     }
 
     async fn request(&self, call: Call) -> Result<Value> {

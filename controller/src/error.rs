@@ -41,6 +41,14 @@ impl Error {
         Self::InvalidState(format!("{class} closed"))
     }
 
+    /// Refuses what a closed object cannot do.
+    pub(crate) fn if_closed(is_closed: bool, class: &str) -> Result<()> {
+        match is_closed {
+            true => Err(Self::closed(class)),
+            false => Ok(()),
+        }
+    }
+
     /// A request of the wrong shape.
     pub fn wrong_type(text: impl Into<String>) -> Self {
         Self::Type(text.into())

@@ -14,6 +14,7 @@ mod consumer;
 mod error;
 mod events;
 pub mod ortc;
+mod pauses;
 mod peer;
 mod periodic;
 mod producer;

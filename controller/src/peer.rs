@@ -241,9 +241,7 @@ impl Peer {
     /// # Errors
     /// It is closed, or the worker is gone.
     pub async fn dump(&self) -> Result<Value> {
-        if self.closed() {
-            return Err(Error::closed("Peer"));
-        }
+        Error::if_closed(self.closed(), "Peer")?;
         let (mut transports, mut producers, mut consumers) = (vec![], vec![], vec![]);
         for transport in self.transports() {
             transports.push(transport.dump().await?);
@@ -279,11 +277,8 @@ impl Peer {
     }
 
     fn check_open(&self) -> Result<()> {
-        match self.closed() {
-            // The text is v2's (`spec: protocol.md` §3).
-            true => Err(Error::closed("Room")),
-            false => Ok(()),
-        }
+        // The text is v2's (`spec: protocol.md` §3).
+        Error::if_closed(self.closed(), "Room")
     }
 
     /// Sends the client a notification, unless it is gone.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventStream};
+use crate::pauses::{Pauses, Sum};
 use crate::peer::Peer;
 use crate::periodic::Periodic;
 use crate::protocol::with_app_data;
@@ -62,8 +63,7 @@ struct Inner {
 #[derive(Default)]
 struct Now {
     is_closed: bool,
-    is_locally_paused: bool,
-    is_remotely_paused: bool,
+    pauses: Pauses,
     preferred_profile: Profile,
     consumers: Vec<Consumer>,
 }
@@ -91,7 +91,10 @@ impl Producer {
         app_data: Value,
     ) -> Self {
         let now = Now {
-            is_remotely_paused: request.paused,
+            pauses: Pauses {
+                local: false,
+                remote: request.paused,
+            },
             ..Now::default()
         };
         Self(Arc::new(Inner {
@@ -158,17 +161,17 @@ impl Producer {
 
     /// Whether the application paused it.
     pub fn locally_paused(&self) -> bool {
-        lock(&self.0.now).is_locally_paused
+        lock(&self.0.now).pauses.local
     }
 
     /// Whether the client paused it.
     pub fn remotely_paused(&self) -> bool {
-        lock(&self.0.now).is_remotely_paused
+        lock(&self.0.now).pauses.remote
     }
 
     /// Whether anybody paused it.
     pub fn paused(&self) -> bool {
-        lock(&self.0.now).is_paused()
+        lock(&self.0.now).pauses.is_any()
     }
 
     /// The layer for consumers without a wish of their own.
@@ -271,20 +274,15 @@ impl Producer {
     /// Pauses or resumes on one side. The worker only hears of the sum of both.
     pub(crate) fn set_paused(&self, side: Originator, is_paused: bool, app_data: Option<Value>) {
         let state = self.peer().room().lock();
-        let was_paused = {
+        let sum = {
             let mut now = lock(&self.0.now);
             if now.is_closed {
                 return tracing::error!(id = self.id(), "pause/resume: producer closed");
             }
-            let was_paused = now.is_paused();
-            let own = match side {
-                Originator::Remote => &mut now.is_remotely_paused,
-                Originator::Local | Originator::Source => &mut now.is_locally_paused,
-            };
-            if std::mem::replace(own, is_paused) == is_paused {
+            let Some(sum) = now.pauses.set(side, is_paused) else {
                 return;
-            }
-            was_paused
+            };
+            sum
         };
         if side == Originator::Local {
             let method = if is_paused {
@@ -296,10 +294,10 @@ impl Producer {
             self.peer()
                 .notify(method, with_app_data(members, app_data.as_ref()));
         }
-        match (was_paused, self.paused()) {
-            (false, true) => state.send(self.ids(), Call::PauseProducer(Default::default())),
-            (true, false) => state.send(self.ids(), Call::ResumeProducer(Default::default())),
-            _ => {}
+        match sum {
+            Sum::Paused => state.send(self.ids(), Call::PauseProducer(Default::default())),
+            Sum::Resumed => state.send(self.ids(), Call::ResumeProducer(Default::default())),
+            Sum::Same => {}
         }
         self.0.events.emit(match is_paused {
             true => ProducerEvent::Pause {
@@ -359,10 +357,7 @@ impl Producer {
     }
 
     fn check_open(&self) -> Result<()> {
-        match self.closed() {
-            true => Err(Error::closed("Producer")),
-            false => Ok(()),
-        }
+        Error::if_closed(self.closed(), "Producer")
     }
 
     async fn request(&self, call: Call) -> Result<Value> {
@@ -371,11 +366,5 @@ impl Producer {
             .channel()
             .request(self.ids(), call, vec![])
             .await
-    }
-}
-
-impl Now {
-    fn is_paused(&self) -> bool {
-        self.is_locally_paused || self.is_remotely_paused
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn open_notification(notification: Value) -> Result<(String, Members)
     }
 }
 
-/// A notification for a client. Members that are `null` because nothing was given are left out.
+/// A notification for a client.
 pub(crate) fn notification(method: &str, members: Value) -> Value {
     let mut message = json!({ "method": method, "target": "peer", "notification": true });
     if let (Value::Object(message), Value::Object(members)) = (&mut message, members) {

@@ -435,9 +435,6 @@ impl Room {
     }
 
     fn check_open(&self) -> Result<()> {
-        match self.closed() {
-            true => Err(Error::closed("Room")),
-            false => Ok(()),
-        }
+        Error::if_closed(self.closed(), "Room")
     }
 }

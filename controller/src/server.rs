@@ -313,10 +313,7 @@ impl Server {
     }
 
     fn check_open(&self) -> Result<()> {
-        match self.closed() {
-            true => Err(Error::closed("Server")),
-            false => Ok(()),
-        }
+        Error::if_closed(self.closed(), "Server")
     }
 }
 

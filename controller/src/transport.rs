@@ -307,10 +307,7 @@ impl WebRtcTransport {
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
-        match self.closed() {
-            true => Err(Error::closed("WebRtcTransport")),
-            false => Ok(()),
-        }
+        Error::if_closed(self.closed(), "WebRtcTransport")
     }
 
     async fn request(&self, call: Call) -> Result<Value> {
