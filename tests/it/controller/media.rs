@@ -21,8 +21,8 @@ async fn video_crosses_and_everybody_is_told_how_it_goes() {
     let consumer = bob.consume(&source, 2).await;
     let mut events = consumer.events();
 
-    for client in [&alice, &bob] {
-        let transport = client.peer.transports().remove(0);
+    for (client, id) in [(&alice, 1), (&bob, 2)] {
+        let transport = client.web_rtc(id);
         let mut events = transport.events();
         wait_for(&mut events, "DTLS", |event| {
             matches!(event, TransportEvent::DtlsStateChange(DtlsState::Connected)).then_some(())
@@ -74,7 +74,7 @@ async fn video_crosses_and_everybody_is_told_how_it_goes() {
         .collect();
     assert_eq!(kinds, [("inbound-rtp", 2), ("outbound-rtp", 2)]);
     assert_eq!(Some(stats[1].ssrc), own.ssrc);
-    let stats = bob.peer.transports()[0].get_stats().await.unwrap();
+    let stats = bob.web_rtc(2).get_stats().await.unwrap();
     assert!(stats[0].bytes_sent > Some(2 * 200), "{stats:?}");
     assert!(stats[0].bytes_received > Some(0), "{stats:?}");
     let dump = bob.peer.dump().await.unwrap();
@@ -99,7 +99,7 @@ async fn states_come_in_order_and_end_with_the_transport() {
     let house = House::new(71).await;
     let alice = house.join("alice");
     let _sender = connect_sender(&alice, 1).await;
-    let transport = alice.peer.transports().remove(0);
+    let transport = alice.web_rtc(1);
     let mut events = transport.events();
     let mut seen = Vec::new();
     wait_for(&mut events, "DTLS", |event| {
@@ -220,7 +220,7 @@ async fn the_loudest_producer_comes_first() {
 }
 
 /// Sends a packet of opus; `level` is how far below the loudest it is, in dB (RFC 6464).
-fn send_opus(peer: &Peer, ssrc: u32, seq: u16, level: u8) {
+pub(crate) fn send_opus(peer: &Peer, ssrc: u32, seq: u16, level: u8) {
     let emit = RtpEmit {
         marker: false,
         pt: 111,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use broth::{
     Consumer, Error, EventStream, Peer, PeerEvent, Producer, Room, RoomMediaCodec, RoomOptions,
-    RouterDump, Server, Settings, WorkerBin,
+    RouterDump, Server, Settings, WebRtcTransport, WorkerBin,
 };
 use futures_util::FutureExt;
 use serde_json::{Value, json};
@@ -139,6 +139,12 @@ impl Client {
     pub(crate) async fn create_transport(&self, id: u32, direction: &str) -> Value {
         let members = json!({ "id": id, "direction": direction });
         self.request("createTransport", members).await.unwrap()
+    }
+
+    /// A WebRTC transport of the client.
+    pub(crate) fn web_rtc(&self, id: u32) -> WebRtcTransport {
+        let transport = self.peer.get_transport_by_id(id).unwrap();
+        transport.as_web_rtc().unwrap().clone()
     }
 
     /// Produces on the transport; the parameters tell the kind.
