@@ -237,24 +237,32 @@ pub(crate) fn send_opus(peer: &Peer, ssrc: u32, seq: u16, level: u8) {
 
 /// Connects a client that tells its DTLS parameters with the request, as senders do.
 pub(crate) async fn connect_sender(client: &Client, id: u32) -> Peer {
+    connect_sender_by(client, id, Profile::AeadAes128Gcm).await
+}
+
+pub(crate) async fn connect_sender_by(client: &Client, id: u32, profile: Profile) -> Peer {
     let endpoint = Endpoint::new(DtlsRole::Server).unwrap();
     let members = json!({ "id": id, "direction": "send",
         "dtlsParameters": endpoint.dtls_parameters() });
     let answer = client.request("createTransport", members).await.unwrap();
-    shake_hands(endpoint, answer, id).await
+    shake_hands(endpoint, answer, id, profile).await
 }
 
 /// Connects a client that tells its DTLS parameters later, as receivers do.
 pub(crate) async fn connect_receiver(client: &Client, id: u32) -> Peer {
+    connect_receiver_by(client, id, Profile::AeadAes128Gcm).await
+}
+
+pub(crate) async fn connect_receiver_by(client: &Client, id: u32, profile: Profile) -> Peer {
     let endpoint = Endpoint::new(DtlsRole::Client).unwrap();
     let answer = client.create_transport(id, "recv").await;
     let members = json!({ "id": id, "dtlsParameters": endpoint.dtls_parameters() });
     client.notify("updateTransport", members).await;
-    shake_hands(endpoint, answer, id).await
+    shake_hands(endpoint, answer, id, profile).await
 }
 
-async fn shake_hands(endpoint: Endpoint, answer: Value, id: u32) -> Peer {
-    let connecting = move || endpoint.connect_to(&answer, id, Profile::AeadAes128Gcm);
+async fn shake_hands(endpoint: Endpoint, answer: Value, id: u32, profile: Profile) -> Peer {
+    let connecting = move || endpoint.connect_to(&answer, id, profile);
     tokio::task::spawn_blocking(connecting)
         .await
         .unwrap()

@@ -5,6 +5,7 @@ mod bad_messages;
 mod bad_values;
 mod lifecycle;
 mod media;
+mod original;
 mod pausing;
 mod peer_closing;
 mod peer_page;
