@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use broth_ipc::body::{ConsumerDump, EnableConsumer, RtpStreamStats, SetPreferredProfile};
+use broth_ipc::body::{
+    ConsumerDump, CreateConsumer, EnableConsumer, RtpStreamStats, SetPreferredProfile,
+};
 use broth_ipc::rtp::{MediaKind, Profile, RtpParameters};
-use broth_ipc::{Call, ConsumerId, Event, Ids};
+use broth_ipc::{Call, ConsumerId, Event, Ids, TransportId};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -14,8 +16,10 @@ use crate::peer::Peer;
 use crate::periodic::Periodic;
 use crate::producer::Producer;
 use crate::protocol::with_app_data;
+use crate::room::recovery::{Part, Step};
 use crate::room::{Room, State};
 use crate::transport::Transport;
+use crate::worker_channel::Requests;
 use crate::{Originator, lock};
 
 /// What happens to a consumer (`spec: api.md` §12.3).
@@ -312,7 +316,7 @@ impl Consumer {
             rtp_parameters: self.0.rtp_parameters.clone(),
         });
         let (consumer, transport) = (self.clone(), transport.clone());
-        let ids = self.ids().transport(broth_ipc::TransportId(transport.id()));
+        let ids = self.ids().transport(TransportId(transport.id()));
         let room = self.room();
         // Done when the answer is read, as events of the sending consumer follow right behind it.
         let enabled = room
@@ -449,6 +453,30 @@ impl Consumer {
         if tell_worker {
             state.send(self.ids(), Call::CloseConsumer(Default::default()));
         }
+    }
+
+    /// What makes it again in another worker.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let kind = self.kind();
+        let create = Call::CreateConsumer(CreateConsumer { kind });
+        let mut steps = vec![Step::new(self.ids(), create, Part::Consumer(self.clone()))];
+        let now = lock(&self.0.now);
+        if now.pauses.is_any() {
+            let call = Call::PauseConsumer(Default::default());
+            steps.push(Step::new(self.ids(), call, Part::Wish));
+        }
+        if now.preferred_profile != Profile::Default {
+            let profile = now.preferred_profile;
+            let call = Call::SetConsumerProfile(SetPreferredProfile { profile });
+            steps.push(Step::new(self.ids(), call, Part::Wish));
+        }
+        if let Some(transport) = &now.transport {
+            let rtp_parameters = self.0.rtp_parameters.clone();
+            let call = Call::EnableConsumer(EnableConsumer { rtp_parameters });
+            let ids = self.ids().transport(TransportId(transport.id()));
+            steps.push(Step::new(ids, call, Part::Consumer(self.clone())));
+        }
+        steps
     }
 
     /// Its transport closed.

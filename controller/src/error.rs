@@ -49,6 +49,11 @@ impl Error {
         }
     }
 
+    /// A socket or recorder whose descriptor cannot be duplicated for a worker.
+    pub(crate) fn passing(error: std::io::Error) -> Self {
+        Self::other(format!("cannot pass a descriptor: {error}"))
+    }
+
     /// A request of the wrong shape.
     pub fn wrong_type(text: impl Into<String>) -> Self {
         Self::Type(text.into())

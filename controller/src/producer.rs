@@ -15,7 +15,9 @@ use crate::peer::Peer;
 use crate::periodic::Periodic;
 use crate::protocol::with_app_data;
 use crate::room::State;
+use crate::room::recovery::{Part, Step};
 use crate::transport::Transport;
+use crate::worker_channel::Requests;
 use crate::{Originator, lock};
 
 /// What happens to a producer (`spec: api.md` §11.3).
@@ -343,6 +345,22 @@ impl Producer {
         if tell_worker {
             state.send(self.ids(), Call::CloseProducer(Default::default()));
         }
+    }
+
+    /// What makes it again in another worker.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let now = lock(&self.0.now);
+        let create = Call::CreateProducer(CreateProducer {
+            paused: now.pauses.is_any(),
+            ..self.0.request.clone()
+        });
+        let mut steps = vec![Step::new(self.ids(), create, Part::Producer(self.clone()))];
+        if now.preferred_profile != Profile::Default {
+            let profile = now.preferred_profile;
+            let call = Call::SetProducerProfile(SetPreferredProfile { profile });
+            steps.push(Step::new(self.ids(), call, Part::Wish));
+        }
+        steps
     }
 
     pub(crate) fn add_consumer(&self, consumer: Consumer) {

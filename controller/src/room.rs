@@ -1,10 +1,14 @@
 //! A room: peers that see and hear each other, in one worker.
 
+pub(crate) mod recovery;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
-use broth_ipc::body::{CreateConsumer, CreateRouter, RouterDump, SetAudioLevelsEvent};
+use broth_ipc::body::{CreateConsumer, RouterDump, SetAudioLevelsEvent};
 use broth_ipc::rtp::RtpCapabilities;
 use broth_ipc::{
     Call, ConsumerId, Event, Ids, Notification, ProducerId, RouterId, Scope, TransportId,
@@ -19,12 +23,14 @@ use crate::ortc::{self, RoomMediaCodec};
 use crate::peer::{Peer, PeerEvent};
 use crate::producer::Producer;
 use crate::protocol::{self, Members, PlainOptions};
+use crate::recorder;
+use crate::room_channel::RoomChannel;
 use crate::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 use crate::settings::Limits;
 use crate::sockets::{BoundSocket, Ports, Prefer, RoomSockets};
 use crate::supervisor::worker::{Worker, WorkerKind};
 use crate::transport::{PlainRtpTransport, Transport};
-use crate::worker_channel::WorkerChannel;
+use crate::worker_channel::Requests;
 use crate::{lock, random_id, to_its_end};
 
 /// What happens to a room (`spec: api.md` §6.4).
@@ -39,6 +45,10 @@ pub enum RoomEvent {
     },
     /// A client joined.
     NewPeer(Peer),
+    /// Its worker died; another one is to go on with it.
+    WorkerDied(String),
+    /// Another worker goes on with it, so long after the death of the last.
+    Recovered(Duration),
 }
 
 /// Why a room closed.
@@ -62,12 +72,16 @@ pub struct Room(Arc<Inner>);
 
 struct Inner {
     id: RouterId,
-    worker: Arc<Worker>,
+    /// The worker it lives in, or lived in until that died.
+    worker: Mutex<Arc<Worker>>,
+    channel: Arc<RoomChannel>,
     capabilities: RtpCapabilities,
     limits: Limits,
     ports: Arc<Ports>,
     /// Kept here so that they outlive the worker.
     sockets: RoomSockets,
+    /// What the worker writes down for the next; `None` if it does not.
+    recorder: Option<OwnedFd>,
     events: Emitter<RoomEvent>,
     audio_levels: Emitter<AudioLevels>,
     state: Mutex<State>,
@@ -81,7 +95,9 @@ struct Inner {
 pub(crate) struct State {
     is_closed: bool,
     is_reporting_levels: bool,
-    channel: WorkerChannel,
+    /// When the worker died that nobody has replaced yet.
+    lost_at: Option<Instant>,
+    channel: Arc<RoomChannel>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) transports: HashMap<TransportId, Transport>,
     pub(crate) producers: HashMap<ProducerId, Producer>,
@@ -149,48 +165,48 @@ impl Room {
     ) -> Result<Self> {
         let mut capabilities = ortc::room_capabilities(&media_codecs)?;
         let sockets = match worker.kind {
-            WorkerKind::Broth => RoomSockets::bind(&ports)?,
+            WorkerKind::Broth { .. } => RoomSockets::bind(&ports)?,
             WorkerKind::V2 => {
                 ortc::remove_transport_cc(&mut capabilities);
                 RoomSockets::default()
             }
         };
+        let recorder = match worker.kind {
+            WorkerKind::Broth { restores: true } => {
+                Some(recorder::create().map_err(Error::passing)?)
+            }
+            WorkerKind::Broth { restores: false } | WorkerKind::V2 => None,
+        };
+        let channel = Arc::new(RoomChannel::new(worker.channel.clone()));
         let state = State {
             is_closed: false,
             is_reporting_levels: false,
-            channel: worker.channel.clone(),
+            lost_at: None,
+            channel: Arc::clone(&channel),
             peers: Vec::new(),
             transports: HashMap::new(),
             producers: HashMap::new(),
             consumers: HashMap::new(),
             streamers: Vec::new(),
         };
-        let request = CreateRouter {
-            sockets: sockets.described.clone(),
-        };
-        let fds = sockets.try_clone_fds().map_err(|error| {
-            Error::other(format!("cannot duplicate the room's sockets: {error}"))
-        })?;
         let room = Self(Arc::new(Inner {
             id: worker.free_router_id(),
-            worker: Arc::clone(&worker),
+            worker: Mutex::new(Arc::clone(&worker)),
+            channel,
             capabilities,
             limits,
             ports,
             sockets,
+            recorder,
             events: Emitter::keeping(LONG_BACKLOG),
             audio_levels: Emitter::default(),
             state: Mutex::new(state),
         }));
-        worker.add_room(&room)?;
-        let created = worker
-            .channel
-            .request(room.ids(), Call::CreateRouter(request), fds)
-            .await;
-        if let Err(error) = created {
-            worker.remove_room(&room);
-            return Err(error);
-        }
+        let (call, fds) = room.create_router(false).map_err(Error::passing)?;
+        worker.channel.request(room.ids(), call, fds).await?;
+        // From here on it survives the worker. If that has just died, the next one will not know
+        // the room, and it is made again.
+        worker.rooms.add(&worker, &room)?;
         Ok(room)
     }
 
@@ -225,7 +241,7 @@ impl Room {
 
     /// Place of its worker among the server's, from 0.
     pub fn worker_idx(&self) -> usize {
-        self.0.worker.idx
+        self.worker().idx
     }
 
     /// The ports media is received at: `(address, port)` of each UDP socket and TCP listener that
@@ -502,7 +518,7 @@ impl Room {
         if std::mem::replace(&mut state.is_closed, true) {
             return;
         }
-        self.0.worker.remove_room(self);
+        self.worker().rooms.remove(self);
         self.0.events.emit_last(RoomEvent::Close {
             reason: reason.clone(),
             app_data,
@@ -516,6 +532,7 @@ impl Room {
                 .channel
                 .send(self.ids(), Call::CloseRouter(Default::default()));
         }
+        state.channel.close();
         // Not left to the last handle: an application may keep one for long.
         self.0.sockets.release();
     }
@@ -532,8 +549,8 @@ impl Room {
         self.0.id
     }
 
-    pub(crate) fn channel(&self) -> &WorkerChannel {
-        &self.0.worker.channel
+    pub(crate) fn channel(&self) -> &RoomChannel {
+        &self.0.channel
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -547,14 +564,14 @@ impl Room {
         local: Option<IpAddr>,
         prefer: Prefer,
     ) -> Result<Option<BoundSocket>> {
-        match self.0.worker.kind {
-            WorkerKind::Broth => self.0.ports.bind_towards(remote, local, prefer).map(Some),
+        match self.worker().kind {
+            WorkerKind::Broth { .. } => self.0.ports.bind_towards(remote, local, prefer).map(Some),
             WorkerKind::V2 => Ok(None),
         }
     }
 
-    pub(crate) fn worker(&self) -> &Worker {
-        &self.0.worker
+    pub(crate) fn worker(&self) -> Arc<Worker> {
+        Arc::clone(&lock(&self.0.worker))
     }
 
     /// Whether a worker's notification with that target, which says no more, is for it.

@@ -18,6 +18,7 @@ use crate::supervisor::placement::{self, Candidate};
 use crate::supervisor::slot::{Slot, SlotEvent};
 use crate::supervisor::spawn::{Spawner, WorkerSpec, allowed_cpus};
 use crate::supervisor::worker::Worker;
+use crate::worker_channel::Requests;
 use crate::{lock, to_its_end};
 
 /// How many workers may die under a new room before it is not made.
@@ -255,9 +256,7 @@ impl Server {
         };
         self.0.events.emit_last(ServerEvent::Close);
         for slot in self.0.slots.iter().rev() {
-            if let Some(worker) = slot.worker() {
-                worker.rooms.close(&CloseReason::Server);
-            }
+            slot.rooms.close(&CloseReason::Server);
             slot.stop();
         }
         for task in tasks {

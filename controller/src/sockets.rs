@@ -38,11 +38,8 @@ pub(crate) struct BoundSocket {
 
 impl BoundSocket {
     /// What to tell the worker, and a copy of the descriptor for it.
-    pub(crate) fn share(&self) -> Result<(RouterSocket, OwnedFd)> {
-        let fd = self.fd.try_clone().map_err(|error| {
-            Error::other(format!("cannot duplicate a socket's descriptor: {error}"))
-        })?;
-        Ok((self.described.clone(), fd))
+    pub(crate) fn share(&self) -> io::Result<(RouterSocket, OwnedFd)> {
+        Ok((self.described.clone(), self.fd.try_clone()?))
     }
 
     /// What to tell the worker, and the descriptor for it.

@@ -3,6 +3,7 @@
 mod plain;
 mod web_rtc;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,9 @@ use crate::error::{Error, Result};
 use crate::events::Emitter;
 use crate::peer::Peer;
 use crate::protocol::with_app_data;
+use crate::room::recovery::{Part, Step};
 use crate::room::{Room, State};
+use crate::worker_channel::Requests;
 
 /// What happens to a transport (`spec: api.md` §9.3). A plain RTP transport only closes.
 #[derive(Clone, Debug)]
@@ -239,6 +242,26 @@ impl Transport {
         match self {
             Self::WebRtc(transport) => transport.base(),
             Self::Plain(transport) => transport.base(),
+        }
+    }
+
+    /// What makes it again in another worker.
+    pub(crate) fn steps(&self) -> io::Result<Vec<Step>> {
+        let (ids, part) = (self.ids(), Part::Transport(self.clone()));
+        match self {
+            Self::WebRtc(transport) => transport.steps(ids, part),
+            Self::Plain(transport) => transport.steps(ids, part),
+        }
+    }
+
+    /// Whether it came back as it was, by what the worker says of it.
+    ///
+    /// # Errors
+    /// What was connected is not any more.
+    pub(crate) fn check_restored(&self, dump: Value) -> Result<()> {
+        match self {
+            Self::WebRtc(transport) => transport.check_restored(dump),
+            Self::Plain(_) => Ok(()),
         }
     }
 

@@ -34,28 +34,98 @@ enum Waiter {
     Log(&'static str),
 }
 
-impl Waiter {
-    fn settle(self, result: Result<Value>) {
-        match self {
-            Self::Reply(reply) => drop(reply.send(result)),
-            Self::Then(then) => then(result),
-            Self::Log(method) => {
-                if let Err(error) = result {
-                    tracing::warn!(method, %error, "request failed");
-                }
-            }
+/// A request and who waits for its answer.
+pub(crate) struct Command {
+    pub(crate) ids: Ids,
+    pub(crate) call: Call,
+    fds: Vec<OwnedFd>,
+    waiter: Waiter,
+    /// An earlier worker died over it.
+    pub(crate) is_repeated: bool,
+}
+
+impl Command {
+    fn new(ids: Ids, call: Call, fds: Vec<OwnedFd>, waiter: Waiter) -> Self {
+        Self {
+            ids,
+            call,
+            fds,
+            waiter,
+            is_repeated: false,
+        }
+    }
+
+    /// Hands the answer to who waits for it.
+    pub(crate) fn settle(self, result: Result<Value>) {
+        match self.waiter {
+            Waiter::Reply(reply) => drop(reply.send(result)),
+            Waiter::Then(then) => then(result),
+            Waiter::Log(method) => match result {
+                // The end of a channel is told elsewhere.
+                Ok(_) | Err(Error::ChannelClosed) => {}
+                Err(error) => tracing::warn!(method, %error, "request failed"),
+            },
         }
     }
 }
 
-struct Command {
-    ids: Ids,
-    call: Call,
-    fds: Vec<OwnedFd>,
-    waiter: Waiter,
+/// A way to a worker. Requests leave in the order of the calls.
+pub(crate) trait Requests {
+    /// Takes a request; gives it back if it would never be answered.
+    fn push(&self, command: Command) -> Result<(), Box<Command>>;
+
+    /// Sends a request and waits for the answer.
+    async fn request(&self, ids: Ids, call: Call, fds: Vec<OwnedFd>) -> Result<Value> {
+        let (reply, answer) = oneshot::channel();
+        let pushed = self.push(Command::new(ids, call, fds, Waiter::Reply(reply)));
+        pushed.map_err(|_| Error::ChannelClosed)?;
+        answer.await.unwrap_or(Err(Error::ChannelClosed))
+    }
+
+    /// Sends a request, hands the answer to `then` in order with the notifications, and waits for
+    /// what that returns.
+    async fn request_then<T: Send + 'static>(
+        &self,
+        ids: Ids,
+        call: Call,
+        fds: Vec<OwnedFd>,
+        then: impl FnOnce(Result<Value>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, result) = oneshot::channel();
+        let then: Then = Box::new(|answer| drop(reply.send(then(answer))));
+        let pushed = self.push(Command::new(ids, call, fds, Waiter::Then(then)));
+        pushed.map_err(|_| Error::ChannelClosed)?;
+        result.await.unwrap_or(Err(Error::ChannelClosed))
+    }
+
+    /// Sends a request; a refusal is only logged.
+    fn send(&self, ids: Ids, call: Call) {
+        let method = call.method();
+        // A closed channel needs no log: the worker's end is told elsewhere.
+        let _ = self.push(Command::new(ids, call, Vec::new(), Waiter::Log(method)));
+    }
+
+    /// Sends a request and hands the answer to `then`, in order with the notifications.
+    ///
+    /// `then` is never called before this returns, and not at all on a closed channel.
+    fn send_then(&self, ids: Ids, call: Call, then: impl FnOnce(Result<Value>) + Send + 'static) {
+        self.send_with_then(ids, call, Vec::new(), then);
+    }
+
+    /// The same with descriptors.
+    fn send_with_then(
+        &self,
+        ids: Ids,
+        call: Call,
+        fds: Vec<OwnedFd>,
+        then: impl FnOnce(Result<Value>) + Send + 'static,
+    ) {
+        let then = Waiter::Then(Box::new(then));
+        let _ = self.push(Command::new(ids, call, fds, then));
+    }
 }
 
-/// The way to a worker. Requests leave in the order of the calls.
+/// The way to one worker.
 #[derive(Clone)]
 pub(crate) struct WorkerChannel {
     commands: mpsc::UnboundedSender<Command>,
@@ -63,12 +133,20 @@ pub(crate) struct WorkerChannel {
     payload_bytes_max: Arc<AtomicUsize>,
 }
 
+impl Requests for WorkerChannel {
+    fn push(&self, command: Command) -> Result<(), Box<Command>> {
+        let sent = self.commands.send(command);
+        sent.map_err(|mpsc::error::SendError(command)| Box::new(command))
+    }
+}
+
 impl WorkerChannel {
-    /// Starts the task that owns the channel; it ends when the channel does.
+    /// Starts the task that owns the channel; it ends when the channel does, with the requests
+    /// that were not answered, in their order.
     pub(crate) fn start(
         socket: UnixStream,
         handle: impl FnMut(Notification) + Send + 'static,
-    ) -> io::Result<(Self, JoinHandle<()>)> {
+    ) -> io::Result<(Self, JoinHandle<Vec<Command>>)> {
         let channel = Channel::new(socket, PAYLOAD_BYTES_MAX)?;
         let (commands, queue) = mpsc::unbounded_channel();
         let turn = Turn {
@@ -95,64 +173,12 @@ impl WorkerChannel {
     pub(crate) fn is_closed(&self) -> bool {
         self.commands.is_closed()
     }
-
-    /// Sends a request and waits for the answer.
-    pub(crate) async fn request(&self, ids: Ids, call: Call, fds: Vec<OwnedFd>) -> Result<Value> {
-        let (reply, answer) = oneshot::channel();
-        self.push(ids, call, fds, Waiter::Reply(reply))?;
-        answer.await.unwrap_or(Err(Error::ChannelClosed))
-    }
-
-    /// Sends a request; a refusal is only logged.
-    pub(crate) fn send(&self, ids: Ids, call: Call) {
-        let method = call.method();
-        // A closed channel needs no log: the worker's end is told elsewhere.
-        let _ = self.push(ids, call, Vec::new(), Waiter::Log(method));
-    }
-
-    /// Sends a request, hands the answer to `then` in order with the notifications, and waits for
-    /// what that returns.
-    pub(crate) async fn request_then<T: Send + 'static>(
-        &self,
-        ids: Ids,
-        call: Call,
-        fds: Vec<OwnedFd>,
-        then: impl FnOnce(Result<Value>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let (reply, result) = oneshot::channel();
-        let then: Then = Box::new(|answer| drop(reply.send(then(answer))));
-        self.push(ids, call, fds, Waiter::Then(then))?;
-        result.await.unwrap_or(Err(Error::ChannelClosed))
-    }
-
-    /// Sends a request and hands the answer to `then`, in order with the notifications.
-    ///
-    /// `then` is never called before this returns, and not at all on a closed channel.
-    pub(crate) fn send_then(
-        &self,
-        ids: Ids,
-        call: Call,
-        then: impl FnOnce(Result<Value>) + Send + 'static,
-    ) {
-        let _ = self.push(ids, call, Vec::new(), Waiter::Then(Box::new(then)));
-    }
-
-    fn push(&self, ids: Ids, call: Call, fds: Vec<OwnedFd>, waiter: Waiter) -> Result<()> {
-        let command = Command {
-            ids,
-            call,
-            fds,
-            waiter,
-        };
-        let sent = self.commands.send(command);
-        sent.map_err(|_| Error::ChannelClosed)
-    }
 }
 
 /// What the task works on.
 struct Turn<H> {
     channel: Channel,
-    pending: Pending<Waiter>,
+    pending: Pending<Command>,
     /// Oldest first, as all requests get the same time.
     deadlines: VecDeque<(Instant, Ticket)>,
     payload_bytes_max: Arc<AtomicUsize>,
@@ -160,7 +186,7 @@ struct Turn<H> {
 }
 
 impl<H: FnMut(Notification)> Turn<H> {
-    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Command>) {
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Command>) -> Vec<Command> {
         loop {
             let deadline = self.deadlines.front().map(|(at, _)| *at);
             let is_alive = tokio::select! {
@@ -185,25 +211,28 @@ impl<H: FnMut(Notification)> Turn<H> {
             }
         }
         queue.close();
-        for waiter in self.pending.drain() {
-            waiter.settle(Err(Error::ChannelClosed));
+        let mut unanswered: Vec<_> = self.pending.drain().collect();
+        while let Ok(command) = queue.try_recv() {
+            unanswered.push(command);
         }
+        unanswered
     }
 
     /// Sends a request; returns whether the channel is usable.
     fn send(&mut self, command: Command) -> bool {
-        let ticket = self.pending.insert(command.waiter);
+        let fds = command.fds.iter().map(OwnedFd::try_clone).collect();
+        let (ids, call) = (command.ids, command.call.clone());
+        let ticket = self.pending.insert(command);
         let request = Request {
             id: ticket.id,
-            ids: command.ids,
-            call: command.call,
+            ids,
+            call,
         };
-        let bytes_max = self.payload_bytes_max.load(Ordering::Relaxed);
-        let refused = match request.to_payload(command.fds.len()) {
-            Ok(payload) if payload.len() <= bytes_max => {
+        let refused = match self.payload(&request, fds) {
+            Ok((payload, fds)) => {
                 self.deadlines
                     .push_back((Instant::now() + ANSWER_TIMEOUT, ticket));
-                match self.channel.send(&payload, command.fds) {
+                match self.channel.send(&payload, fds) {
                     Ok(()) => return true,
                     Err(error) => {
                         tracing::error!(%error, "worker channel lost");
@@ -211,13 +240,27 @@ impl<H: FnMut(Notification)> Turn<H> {
                     }
                 }
             }
-            Ok(_) => Error::TooBig,
-            Err(error) => Error::other(error.to_string()),
+            Err(refused) => refused,
         };
-        if let Some(waiter) = self.pending.cancel(ticket) {
-            waiter.settle(Err(refused));
+        if let Some(command) = self.pending.cancel(ticket) {
+            command.settle(Err(refused));
         }
         true
+    }
+
+    /// What goes over the wire.
+    fn payload(
+        &self,
+        request: &Request,
+        fds: io::Result<Vec<OwnedFd>>,
+    ) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+        let fds = fds.map_err(Error::passing)?;
+        let payload = request.to_payload(fds.len());
+        let payload = payload.map_err(|error| Error::other(error.to_string()))?;
+        match payload.len() <= self.payload_bytes_max.load(Ordering::Relaxed) {
+            true => Ok((payload, fds)),
+            false => Err(Error::TooBig),
+        }
     }
 
     /// Handles a payload; returns whether the channel is usable.
@@ -225,7 +268,7 @@ impl<H: FnMut(Notification)> Turn<H> {
         match FromWorker::parse(payload) {
             Ok(FromWorker::Response(Response { id, result })) => {
                 match self.pending.take(id) {
-                    Some(waiter) => waiter.settle(result.map_err(Error::Refused)),
+                    Some(command) => command.settle(result.map_err(Error::Refused)),
                     None => tracing::warn!(id, "answer to a request that nobody waits for"),
                 }
                 self.forget_answered();
@@ -255,9 +298,9 @@ impl<H: FnMut(Notification)> Turn<H> {
         let mut is_alive = true;
         while let Some((_, ticket)) = self.deadlines.front().copied().filter(|(at, _)| *at <= now) {
             self.deadlines.pop_front();
-            if let Some(waiter) = self.pending.cancel(ticket) {
+            if let Some(command) = self.pending.cancel(ticket) {
                 tracing::error!(id = ticket.id, "no answer in time: worker channel lost");
-                waiter.settle(Err(Error::Timeout));
+                command.settle(Err(Error::Timeout));
                 is_alive = false;
             }
         }

@@ -11,6 +11,7 @@ use crate::ortc;
 use crate::producer::Producer;
 use crate::protocol::{self, Members};
 use crate::transport::{PlainRtpTransport, Transport, WebRtcTransport};
+use crate::worker_channel::Requests;
 use crate::{Originator, lock, random_id};
 
 impl Peer {

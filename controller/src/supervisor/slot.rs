@@ -1,7 +1,6 @@
 //! One worker's place: starts a worker, watches it, closes its rooms when it dies, starts another.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
@@ -12,6 +11,7 @@ use broth_ipc::{Call, Ids, V2_PAYLOAD_BYTES_MAX};
 use nix::sys::signal::Signal;
 use tokio::process::Child;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::output::{self, LastWords};
@@ -22,7 +22,7 @@ use super::worker::{Rooms, Worker, WorkerKind};
 use crate::error::{Error, Result};
 use crate::lock;
 use crate::room::CloseReason;
-use crate::worker_channel::WorkerChannel;
+use crate::worker_channel::{Command, Requests, WorkerChannel};
 
 /// How long a worker may take from its start to being ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,6 +35,9 @@ const END_TIME: Duration = Duration::from_millis(200);
 
 /// How long the last words of a worker may take to arrive.
 const WORDS_TIME: Duration = Duration::from_millis(50);
+
+/// How long rooms wait for another worker to go on with them.
+const RECOVERY_TIME: Duration = Duration::from_secs(5);
 
 /// How often a worker is asked for its load.
 const LOAD_INTERVAL: Duration = Duration::from_millis(500);
@@ -68,6 +71,8 @@ pub(crate) struct Slot {
     original_refusal: Option<&'static str>,
     /// Log settings changed since, for every worker to come.
     settings: Mutex<WorkerSettings>,
+    /// The rooms of whichever worker is here.
+    pub(crate) rooms: Arc<Rooms>,
     status: watch::Sender<Status>,
     is_stopped: watch::Sender<bool>,
 }
@@ -96,6 +101,7 @@ impl Slot {
             hello,
             original_refusal,
             settings: Mutex::default(),
+            rooms: Arc::default(),
             status: watch::Sender::new(Status::Starting),
             is_stopped: watch::Sender::new(false),
         }
@@ -156,13 +162,27 @@ impl Slot {
     pub(crate) async fn run(&self, spawner: Spawner, tell: impl Fn(SlotEvent)) {
         let mut policy = Policy::default();
         let mut is_stopped = self.is_stopped.subscribe();
+        let mut lost_at = None;
         loop {
             let end = self.live(&spawner, &tell).await;
             if *is_stopped.borrow_and_update() {
                 return;
             }
+            if end.served.is_some() {
+                lost_at = Some(Instant::now());
+            }
             let decision = policy.handle_death(end.code, end.served);
             let gave_up = decision == Decision::GiveUp;
+            let is_late = lost_at.is_some_and(|at: Instant| at.elapsed() > RECOVERY_TIME);
+            // A worker that serves and dies again and again may do so over one of its rooms.
+            let is_hopeless = match decision {
+                Decision::GiveUp => true,
+                Decision::Spawn(wait) => !wait.is_zero() && (end.served.is_some() || is_late),
+            };
+            if is_hopeless {
+                self.rooms
+                    .close(&CloseReason::WorkerDied(end.reason.clone()));
+            }
             self.status.send_replace(match gave_up {
                 true => Status::GaveUp(end.reason.clone()),
                 false => Status::Dead(end.reason.clone()),
@@ -195,8 +215,7 @@ impl Slot {
         let words = output::log(&self.id, spawned.stdout, spawned.stderr);
         let mut child = spawned.child;
         let pid = child.id().unwrap_or_default();
-        let rooms = Arc::new(Rooms::default());
-        let heard = Arc::clone(&rooms);
+        let heard = Arc::clone(&self.rooms);
         let started = WorkerChannel::start(spawned.channel, move |event| heard.handle(event));
         let (channel, channel_end) = match started {
             Ok(started) => started,
@@ -230,7 +249,7 @@ impl Slot {
             pid,
             cpu: self.spec.cpu,
             channel,
-            rooms: Arc::clone(&rooms),
+            rooms: Arc::clone(&self.rooms),
             load: Default::default(),
         });
         let settings = lock(&self.settings).clone();
@@ -239,17 +258,25 @@ impl Slot {
                 .channel
                 .send(Ids::NONE, Call::UpdateSettings(settings));
         }
+        self.rooms.recover(&worker);
         // Whoever hears of it can use it at once.
         self.status.send_replace(Status::Ready(Arc::clone(&worker)));
         tell(SlotEvent::Ready { pid: worker.pid });
-        let status = self.watch(&mut child, channel_end, &worker).await;
+        let (status, unanswered) = self.watch(&mut child, channel_end, &worker).await;
+        let is_to_go_on =
+            kind == WorkerKind::Broth { restores: true } && !*self.is_stopped.borrow();
+        if is_to_go_on {
+            self.rooms.lose(&describe(status), unanswered);
+        }
         if status.signal() != Some(Signal::SIGKILL as i32) {
             // It may have said why, on its way through the pipe.
             sleep(WORDS_TIME).await;
         }
         let reason = epitaph(status, &words);
         self.status.send_replace(Status::Dead(reason.clone()));
-        rooms.close(&CloseReason::WorkerDied(reason.clone()));
+        if !is_to_go_on {
+            self.rooms.close(&CloseReason::WorkerDied(reason.clone()));
+        }
         End {
             code: status.code(),
             served: Some(ready_at.elapsed()),
@@ -276,25 +303,36 @@ impl Slot {
         if ready.cpus != [self.spec.cpu] {
             return Err(format!("pinned to {:?}, not {}", ready.cpus, self.spec.cpu));
         }
-        Ok(WorkerKind::Broth)
+        let restores = ready.restores;
+        Ok(WorkerKind::Broth { restores })
     }
 
     /// Waits for the worker's end, which a lost channel or a wish to stop brings about.
     async fn watch(
         &self,
         child: &mut Child,
-        channel_end: impl Future,
+        mut channel_end: JoinHandle<Vec<Command>>,
         worker: &Worker,
-    ) -> ExitStatus {
-        tokio::select! {
+    ) -> (ExitStatus, Vec<Command>) {
+        let status = tokio::select! {
             status = ended(child) => status,
-            _ = channel_end => end(child, END_TIME).await,
+            unanswered = &mut channel_end => {
+                return (end(child, END_TIME).await, unanswered.unwrap_or_default());
+            }
             () = self.stopped() => {
                 signal(child, Signal::SIGTERM);
                 end(child, STOP_TIMEOUT).await
             }
             never = measure(worker) => match never {},
-        }
+        };
+        // What it said last is still on its way; then its end of the channel is closed.
+        let unanswered = timeout(END_TIME, channel_end).await;
+        (
+            status,
+            unanswered
+                .map(Result::unwrap_or_default)
+                .unwrap_or_default(),
+        )
     }
 
     async fn stopped(&self) {

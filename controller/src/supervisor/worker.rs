@@ -8,14 +8,17 @@ use broth_ipc::{Notification, RouterId};
 
 use crate::error::{Error, Result};
 use crate::room::{CloseReason, Room};
-use crate::worker_channel::WorkerChannel;
+use crate::worker_channel::{Command, WorkerChannel};
 use crate::{lock, random_id};
 
 /// Which project a worker is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerKind {
     /// Ours: it said hello.
-    Broth,
+    Broth {
+        /// Whether it can go on with the rooms of one that died.
+        restores: bool,
+    },
     /// The original one of mediasoup v2: it binds its own ports, gives no transport-wide
     /// feedback, tells no load, and says of its events only which id they are about.
     V2,
@@ -36,22 +39,39 @@ pub(crate) struct Worker {
     pub(crate) load: Mutex<Load>,
 }
 
-/// The rooms of a worker; `None` once it is dead.
-pub(crate) struct Rooms(Mutex<Option<HashMap<RouterId, Room>>>);
+/// The rooms of one worker's place, which outlive its workers.
+#[derive(Default)]
+pub(crate) struct Rooms(Mutex<Table>);
 
-impl Default for Rooms {
-    fn default() -> Self {
-        Self(Mutex::new(Some(HashMap::new())))
-    }
+#[derive(Default)]
+struct Table {
+    /// Process id of the worker that takes rooms.
+    pid: Option<u32>,
+    rooms: HashMap<RouterId, Room>,
 }
 
 impl Rooms {
+    /// Lets a room hear what its worker tells about it, and survive its death.
+    ///
+    /// # Errors
+    /// The worker is dead already.
+    pub(crate) fn add(&self, worker: &Worker, room: &Room) -> Result<()> {
+        let mut table = lock(&self.0);
+        if table.pid != Some(worker.pid) {
+            return Err(Error::ChannelClosed);
+        }
+        table.rooms.insert(room.router_id(), room.clone());
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, room: &Room) {
+        lock(&self.0).rooms.remove(&room.router_id());
+    }
+
     /// Passes on what the worker tells.
     pub(crate) fn handle(&self, notification: Notification) {
         let room = match notification.target.router_id {
-            Some(id) => lock(&self.0)
-                .as_ref()
-                .and_then(|rooms| rooms.get(&id).cloned()),
+            Some(id) => lock(&self.0).rooms.get(&id).cloned(),
             None => self.find(notification.target.target_id),
         };
         // A room that is not found was closed from this side a moment ago.
@@ -60,58 +80,68 @@ impl Rooms {
         }
     }
 
-    /// The room that the original worker means, which tells one id and no room.
-    fn find(&self, id: u32) -> Option<Room> {
-        self.list().into_iter().find(|room| room.is_target(id))
+    /// A worker is ready: it takes rooms from now on, those of the last one first.
+    pub(crate) fn recover(&self, worker: &Arc<Worker>) {
+        let mut rooms = self.list();
+        // The smallest are the fastest: most people wait the least.
+        rooms.sort_by_cached_key(Room::weight);
+        for room in rooms {
+            room.recover(worker);
+        }
+        lock(&self.0).pid = Some(worker.pid);
     }
 
-    /// Closes all rooms and takes no new ones.
+    /// The worker is gone, with requests unanswered: the rooms wait for the next one.
+    pub(crate) fn lose(&self, reason: &str, unanswered: Vec<Command>) {
+        let rooms = self.take_down();
+        let mut by_room: HashMap<_, Vec<_>> = HashMap::new();
+        for command in unanswered {
+            by_room
+                .entry(command.ids.router_id)
+                .or_default()
+                .push(command);
+        }
+        for room in rooms {
+            let left = by_room.remove(&Some(room.router_id()));
+            room.lose(reason, left.unwrap_or_default());
+        }
+    }
+
+    /// Closes all rooms; a worker may come and take others.
     pub(crate) fn close(&self, reason: &CloseReason) {
-        let rooms = lock(&self.0).take().unwrap_or_default();
-        for room in rooms.into_values() {
+        for room in self.take_down() {
             room.close_for(reason.clone(), None);
         }
     }
 
     /// Snapshot of what is there.
     pub(crate) fn list(&self) -> Vec<Room> {
-        lock(&self.0)
-            .iter()
-            .flat_map(HashMap::values)
-            .cloned()
-            .collect()
+        lock(&self.0).rooms.values().cloned().collect()
+    }
+
+    /// Takes no more rooms; returns those that are there.
+    fn take_down(&self) -> Vec<Room> {
+        lock(&self.0).pid = None;
+        self.list()
+    }
+
+    /// The room that the original worker means, which tells one id and no room.
+    fn find(&self, id: u32) -> Option<Room> {
+        self.list().into_iter().find(|room| room.is_target(id))
     }
 }
 
 impl Worker {
     /// An id no router of this worker has.
     pub(crate) fn free_router_id(&self) -> RouterId {
-        let rooms = lock(&self.rooms.0);
-        let is_free = |id: &RouterId| rooms.as_ref().is_none_or(|rooms| !rooms.contains_key(id));
+        let table = lock(&self.rooms.0);
         std::iter::repeat_with(|| RouterId(random_id()))
-            .find(is_free)
+            .find(|id| !table.rooms.contains_key(id))
             .expect("the iterator is endless")
     }
 
     /// Whether events of a new transport with that id would be taken for those of another thing.
     pub(crate) fn is_confused_by(&self, id: u32) -> bool {
         self.kind == WorkerKind::V2 && self.rooms.find(id).is_some()
-    }
-
-    /// Lets a room hear what the worker tells about it.
-    pub(crate) fn add_room(&self, room: &Room) -> Result<()> {
-        match lock(&self.rooms.0).as_mut() {
-            Some(rooms) => {
-                rooms.insert(room.router_id(), room.clone());
-                Ok(())
-            }
-            None => Err(Error::ChannelClosed),
-        }
-    }
-
-    pub(crate) fn remove_room(&self, room: &Room) {
-        if let Some(rooms) = lock(&self.rooms.0).as_mut() {
-            rooms.remove(&room.router_id());
-        }
     }
 }

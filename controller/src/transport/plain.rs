@@ -1,21 +1,24 @@
 //! A plain RTP transport: RTP and RTCP in the clear, on a UDP port of its own.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use broth_ipc::body::{
     PlainRtpTransportDump, PlainRtpTransportOptions, RemoteParameters, TransportTuple,
 };
-use broth_ipc::{Call, TransportId};
+use broth_ipc::{Call, Ids, TransportId};
 use serde_json::{Value, json};
 
 use super::{Base, Transport, closing_api, common_api};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lock;
 use crate::peer::Peer;
 use crate::protocol::PlainOptions;
 use crate::room::Room;
+use crate::room::recovery::{Part, Step};
 use crate::sockets::BoundSocket;
+use crate::worker_channel::Requests;
 
 /// A plain RTP transport. A cheap handle; dropping it closes nothing.
 ///
@@ -53,8 +56,8 @@ impl PlainRtpTransport {
         } = options;
         let remote_ip = remote.map(|remote| remote.ip());
         let socket = room.bind_towards(remote_ip, local_ip, prefer)?;
-        let shared = socket.as_ref().map(BoundSocket::share).transpose()?;
-        let (described, fd) = shared.unzip();
+        let shared = socket.as_ref().map(BoundSocket::share).transpose();
+        let (described, fd) = shared.map_err(Error::passing)?.unzip();
         let call = Call::CreatePlainRtpTransport(PlainRtpTransportOptions {
             remote_ip: remote_ip.map(|ip| ip.to_string()),
             remote_port: remote.map(|remote| remote.port()),
@@ -121,6 +124,23 @@ impl PlainRtpTransport {
         self.check_open()?;
         let call = Call::DumpTransport(Default::default());
         crate::parsed(self.base().request(call, vec![]).await?)
+    }
+
+    /// What makes it again in another worker.
+    pub(super) fn steps(&self, ids: Ids, part: Part) -> io::Result<Vec<Step>> {
+        let socket = lock(&self.0.socket);
+        let (described, fd) = socket.as_ref().map(BoundSocket::share).transpose()?.unzip();
+        let tuple = self.tuple();
+        let call = Call::CreatePlainRtpTransport(PlainRtpTransportOptions {
+            remote_ip: tuple.as_ref().map(|tuple| tuple.remote_ip.to_string()),
+            remote_port: tuple.map(|tuple| tuple.remote_port),
+            socket: described,
+            ..PlainRtpTransportOptions::default()
+        });
+        Ok(vec![Step {
+            fds: Vec::from_iter(fd),
+            ..Step::new(ids, call, part)
+        }])
     }
 
     /// The answer to the client that asked for it.

@@ -1,13 +1,15 @@
 //! A WebRTC transport: the path between one client and its room's worker.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use broth_ipc::body::{
     DtlsParameters, DtlsState, IceCandidate, IceParameters, IceState, LocalDtlsRole, SetMaxBitrate,
     StartMirroring, TransportStats, TransportTuple, WebRtcTransportDump, WebRtcTransportOptions,
 };
-use broth_ipc::{Call, Event, TransportId};
+use broth_ipc::{Call, Event, Ids, TransportId};
 use serde_json::{Value, json};
 
 use super::{Base, Transport, TransportEvent, closing_api, common_api};
@@ -15,8 +17,10 @@ use crate::error::{Error, Result};
 use crate::lock;
 use crate::peer::Peer;
 use crate::periodic::Periodic;
+use crate::room::recovery::{Part, Step};
 use crate::sockets::{BoundSocket, Prefer};
 use crate::supervisor::worker::WorkerKind;
+use crate::worker_channel::Requests;
 
 /// Where the copies of a mirrored transport go, and which packets are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,8 @@ struct Now {
     dtls_remote: Option<DtlsParameters>,
     dtls_state: DtlsState,
     dtls_remote_cert: Option<String>,
+    bitrate_max: Option<u32>,
+    mirroring: Option<MirroringOptions>,
 }
 
 common_api!(WebRtcTransport);
@@ -88,7 +94,7 @@ impl WebRtcTransport {
     ) -> Result<Self> {
         let room = peer.room().clone();
         let base = Base::new(id, room.clone(), Some(peer), app_data);
-        let call = Call::CreateWebRtcTransport(options);
+        let call = Call::CreateWebRtcTransport(options.clone());
         let created = room
             .channel()
             .request_then(base.ids(), call, vec![], move |answer| {
@@ -107,6 +113,8 @@ impl WebRtcTransport {
                         dtls_remote: None,
                         dtls_state: dump.dtls_state,
                         dtls_remote_cert: None,
+                        bitrate_max: None,
+                        mirroring: None,
                     }),
                 }));
                 Transport::from(transport.clone()).register()?;
@@ -122,7 +130,7 @@ impl WebRtcTransport {
 
     /// What the client asked for.
     pub fn options(&self) -> WebRtcTransportOptions {
-        self.0.options
+        self.0.options.clone()
     }
 
     /// Always `controlled`: broth is an ICE-lite agent (RFC 8445 §2.5).
@@ -185,6 +193,7 @@ impl WebRtcTransport {
         }
         self.request(Call::SetMaxBitrate(SetMaxBitrate { bitrate }))
             .await?;
+        lock(&self.0.now).bitrate_max = Some(bitrate);
         Ok(())
     }
 
@@ -248,6 +257,14 @@ impl WebRtcTransport {
     /// no port is free.
     pub async fn start_mirroring(&self, options: MirroringOptions) -> Result<()> {
         self.check_open()?;
+        let (call, fds) = self.mirror(options)?;
+        self.base().request(call, fds).await?;
+        lock(&self.0.now).mirroring = Some(options);
+        Ok(())
+    }
+
+    /// The request that starts mirroring, with the descriptor that travels with it.
+    fn mirror(&self, options: MirroringOptions) -> Result<(Call, Vec<OwnedFd>)> {
         let remote_ip = options.remote.ip();
         let room = &self.base().room;
         let socket = room.bind_towards(Some(remote_ip), options.local_ip, Prefer::default())?;
@@ -262,8 +279,7 @@ impl WebRtcTransport {
             recv_rtp: options.recv_rtp,
             recv_rtcp: options.recv_rtcp,
         });
-        self.base().request(call, Vec::from_iter(fd)).await?;
-        Ok(())
+        Ok((call, Vec::from_iter(fd)))
     }
 
     /// Stops what [`Self::start_mirroring`] started, if anything.
@@ -274,6 +290,7 @@ impl WebRtcTransport {
         self.check_open()?;
         self.request(Call::StopMirroring(Default::default()))
             .await?;
+        lock(&self.0.now).mirroring = None;
         Ok(())
     }
 
@@ -318,6 +335,46 @@ impl WebRtcTransport {
 
     async fn request(&self, call: Call) -> Result<Value> {
         self.base().request(call, vec![]).await
+    }
+
+    /// What makes it again in another worker: as it was, with the same credentials.
+    pub(super) fn steps(&self, ids: Ids, part: Part) -> io::Result<Vec<Step>> {
+        let now = lock(&self.0.now);
+        let create = Call::CreateWebRtcTransport(WebRtcTransportOptions {
+            restore: Some(now.ice_parameters.clone()),
+            ..self.0.options.clone()
+        });
+        let mut steps = vec![Step::new(ids, create, part.clone())];
+        if let Some(remote) = &now.dtls_remote {
+            let call = Call::SetRemoteDtlsParameters(remote.clone());
+            steps.push(Step::new(ids, call, Part::Wish));
+        }
+        if let Some(bitrate) = now.bitrate_max {
+            let call = Call::SetMaxBitrate(SetMaxBitrate { bitrate });
+            steps.push(Step::new(ids, call, Part::Wish));
+        }
+        let mirroring = now.mirroring;
+        drop(now);
+        // Without a free port for the copies the original goes on.
+        if let Some(Ok((call, fds))) = mirroring.map(|options| self.mirror(options)) {
+            steps.push(Step {
+                fds,
+                ..Step::new(ids, call, Part::Wish)
+            });
+        }
+        Ok(steps)
+    }
+
+    /// Whether it came back as it was.
+    pub(super) fn check_restored(&self, dump: Value) -> Result<()> {
+        let dump: WebRtcTransportDump = crate::parsed(dump)?;
+        let now = lock(&self.0.now);
+        match now.dtls_state {
+            DtlsState::Connected if dump.dtls_state != DtlsState::Connected => {
+                Err(Error::other("the transport's keys are lost"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Something the worker tells.

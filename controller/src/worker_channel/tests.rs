@@ -8,7 +8,7 @@ use super::*;
 
 struct Ends {
     channel: WorkerChannel,
-    task: JoinHandle<()>,
+    task: JoinHandle<Vec<Command>>,
     worker: Channel,
     seen: Arc<Mutex<Vec<u32>>>,
 }
@@ -94,8 +94,11 @@ async fn the_end_of_the_channel_ends_every_request() {
     let waiting = tokio::spawn(async move { channel.request(Ids::NONE, load(), vec![]).await });
     next_request(&mut ends.worker).await;
     drop(ends.worker);
+    let unanswered = ends.task.await.unwrap();
+    assert_eq!(unanswered.len(), 1);
+    // Nobody answers it elsewhere.
+    drop(unanswered);
     assert_eq!(waiting.await.unwrap(), Err(Error::ChannelClosed));
-    ends.task.await.unwrap();
     let late = ends.channel.request(Ids::NONE, load(), vec![]).await;
     assert_eq!(late, Err(Error::ChannelClosed));
 }
