@@ -104,3 +104,146 @@ fn settle(commands: Vec<Command>) {
         command.settle(Err(Error::ChannelClosed));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use broth_ipc::body::Empty;
+    use broth_ipc::{Call, Channel, Ids, PAYLOAD_BYTES_MAX, Received, Request, Response, RouterId};
+    use serde_json::json;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const IDS: Ids = Ids::NONE;
+
+    struct Worker {
+        channel: WorkerChannel,
+        end: JoinHandle<Vec<Command>>,
+        process: Channel,
+    }
+
+    fn worker() -> Worker {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (channel, end) = WorkerChannel::start(ours, |_| {}).unwrap();
+        Worker {
+            channel,
+            end,
+            process: Channel::new(theirs, PAYLOAD_BYTES_MAX).unwrap(),
+        }
+    }
+
+    impl Worker {
+        /// The method asked for next.
+        async fn asked(&mut self) -> (u32, &'static str) {
+            let Received::Payload(payload) = self.process.next().await.unwrap() else {
+                panic!("the channel ended");
+            };
+            let request = Request::parse(&payload).unwrap().request.unwrap();
+            (request.id, request.call.method())
+        }
+
+        fn answer(&mut self, id: u32) {
+            let result = Ok(json!({}));
+            let payload = Response { id, result }.to_payload().unwrap();
+            self.process.send(&payload, vec![]).unwrap();
+        }
+
+        /// Dies, and returns what it did not answer.
+        async fn die(self) -> Vec<Command> {
+            drop(self.process);
+            self.end.await.unwrap()
+        }
+    }
+
+    fn pause() -> Call {
+        Call::PauseProducer(Empty {})
+    }
+
+    fn resume() -> Call {
+        Call::ResumeProducer(Empty {})
+    }
+
+    #[tokio::test]
+    async fn what_was_not_answered_is_asked_of_the_next_worker_behind_what_makes_the_room_again() {
+        let mut first = worker();
+        let channel = std::sync::Arc::new(RoomChannel::new(first.channel.clone()));
+        let asking = std::sync::Arc::clone(&channel);
+        let answer = tokio::spawn(async move { asking.request(IDS, pause(), vec![]).await });
+        first.asked().await;
+        // Sent to a dead worker that nobody knows to be dead, and then to none.
+        let unanswered = first.die().await;
+        channel.send(IDS, resume());
+        channel.cut(unanswered);
+        channel.send(IDS, Call::RequestKeyFrame(Empty {}));
+
+        let mut second = worker();
+        channel.go_on(&second.channel, |kept| {
+            let kept: Vec<_> = kept.iter().map(|command| command.call.method()).collect();
+            assert_eq!(
+                kept,
+                [
+                    "producer.pause",
+                    "producer.resume",
+                    "consumer.requestKeyFrame"
+                ]
+            );
+            second.channel.send(
+                Ids::router(RouterId(1)),
+                Call::CreateRouter(Default::default()),
+            );
+        });
+        channel.send(IDS, Call::CloseConsumer(Empty {}));
+        let mut asked = Vec::new();
+        for _ in 0..5 {
+            let (id, method) = second.asked().await;
+            second.answer(id);
+            asked.push(method);
+        }
+        let expected = [
+            "worker.createRouter",
+            "producer.pause",
+            "producer.resume",
+            "consumer.requestKeyFrame",
+            "consumer.close",
+        ];
+        assert_eq!(asked, expected);
+        assert_eq!(answer.await.unwrap(), Ok(json!({})));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_two_workers_died_over_is_given_up() {
+        let mut dying = worker();
+        let channel = std::sync::Arc::new(RoomChannel::new(dying.channel.clone()));
+        let asking = std::sync::Arc::clone(&channel);
+        let answer = tokio::spawn(async move { asking.request(IDS, pause(), vec![]).await });
+        for _ in 0..2 {
+            dying.asked().await;
+            channel.cut(dying.die().await);
+            dying = worker();
+            channel.go_on(&dying.channel, |_| {});
+        }
+        assert_eq!(answer.await.unwrap(), Err(Error::ChannelClosed));
+        channel.send(IDS, resume());
+        assert_eq!(dying.asked().await.1, "producer.resume");
+    }
+
+    #[tokio::test]
+    async fn a_closed_room_asks_nothing_any_more() {
+        let mut first = worker();
+        let channel = std::sync::Arc::new(RoomChannel::new(first.channel.clone()));
+        let asking = std::sync::Arc::clone(&channel);
+        let answer = tokio::spawn(async move { asking.request(IDS, pause(), vec![]).await });
+        first.asked().await;
+        channel.cut(first.die().await);
+        channel.close();
+        assert_eq!(answer.await.unwrap(), Err(Error::ChannelClosed));
+        let late = channel.request(IDS, pause(), vec![]).await;
+        assert_eq!(late, Err(Error::ChannelClosed));
+        let second = worker();
+        channel.go_on(&second.channel, |_| {
+            panic!("there is nothing to go on with")
+        });
+    }
+}
