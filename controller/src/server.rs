@@ -124,7 +124,8 @@ impl Server {
                 args: worker_args(&settings, &id, idx, count),
                 cpu,
             };
-            Slot::new(idx, id, spec, hello.clone(), original_refusal(&settings))
+            let refusal = original_refusal(&settings);
+            Slot::new(idx, id, spec, hello.clone(), refusal, settings.standby)
         });
         let server = Self(Arc::new(Inner {
             slots: slots.collect(),

@@ -67,6 +67,8 @@ impl Default for Limits {
 pub struct Settings {
     /// Worker processes; `None`: one per core this process may run on.
     pub num_workers: Option<usize>,
+    /// Keep another worker ready behind each, so that taking over waits for no start.
+    pub standby: bool,
     /// `debug`, `warn`, `error` or `none`.
     pub log_level: String,
     /// Topics to log, for instance `ice` or `dtls`.
@@ -87,6 +89,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             num_workers: None,
+            standby: true,
             log_level: "error".into(),
             log_tags: Vec::new(),
             listen: vec![default_ip().into()],

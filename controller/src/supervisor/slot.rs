@@ -36,6 +36,9 @@ const END_TIME: Duration = Duration::from_millis(200);
 /// How long the last words of a worker may take to arrive.
 const WORDS_TIME: Duration = Duration::from_millis(50);
 
+/// The kind of worker whose rooms go on in the next.
+const WORKER_THAT_RESTORES: WorkerKind = WorkerKind::Broth { restores: true };
+
 /// How long rooms wait for another worker to go on with them.
 const RECOVERY_TIME: Duration = Duration::from_secs(5);
 
@@ -69,12 +72,23 @@ pub(crate) struct Slot {
     hello: Hello,
     /// Why the original worker cannot serve here.
     original_refusal: Option<&'static str>,
+    /// Whether another worker is ready to take over.
+    has_standby: bool,
     /// Log settings changed since, for every worker to come.
     settings: Mutex<WorkerSettings>,
     /// The rooms of whichever worker is here.
     pub(crate) rooms: Arc<Rooms>,
     status: watch::Sender<Status>,
     is_stopped: watch::Sender<bool>,
+}
+
+/// A worker that is ready.
+struct Started {
+    kind: WorkerKind,
+    child: Child,
+    channel: WorkerChannel,
+    channel_end: JoinHandle<Vec<Command>>,
+    words: LastWords,
 }
 
 /// How a worker ended.
@@ -93,6 +107,7 @@ impl Slot {
         spec: WorkerSpec,
         hello: Hello,
         original_refusal: Option<&'static str>,
+        has_standby: bool,
     ) -> Self {
         Self {
             idx,
@@ -100,6 +115,7 @@ impl Slot {
             spec,
             hello,
             original_refusal,
+            has_standby,
             settings: Mutex::default(),
             rooms: Arc::default(),
             status: watch::Sender::new(Status::Starting),
@@ -163,10 +179,11 @@ impl Slot {
         let mut policy = Policy::default();
         let mut is_stopped = self.is_stopped.subscribe();
         let mut lost_at = None;
+        let mut standby = None;
         loop {
-            let end = self.live(&spawner, &tell).await;
+            let end = self.live(&spawner, &mut standby, &tell).await;
             if *is_stopped.borrow_and_update() {
-                return;
+                break;
             }
             if end.served.is_some() {
                 lost_at = Some(Instant::now());
@@ -192,29 +209,63 @@ impl Slot {
                 gave_up,
             });
             let Decision::Spawn(wait) = decision else {
-                return;
+                break;
             };
             tokio::select! {
                 () = sleep(wait) => {}
-                _ = is_stopped.changed() => return,
+                _ = is_stopped.changed() => break,
             }
+        }
+        if let Some(Started { mut child, .. }) = standby {
+            signal(&child, Signal::SIGTERM);
+            end(&mut child, STOP_TIMEOUT).await;
         }
     }
 
-    /// One worker's life.
-    async fn live(&self, spawner: &Spawner, tell: &impl Fn(SlotEvent)) -> End {
+    /// One worker's life: the standby's, if there is one. Another standby is started behind it.
+    async fn live(
+        &self,
+        spawner: &Spawner,
+        standby: &mut Option<Started>,
+        tell: &impl Fn(SlotEvent),
+    ) -> End {
+        let started = match standby
+            .take()
+            .filter(|standby| !standby.channel.is_closed())
+        {
+            Some(standby) => standby,
+            None => match self.start(spawner).await {
+                Ok(started) => started,
+                Err(end) => return end,
+            },
+        };
+        let wants_standby = self.has_standby && started.kind == WORKER_THAT_RESTORES;
+        let warm_up = async {
+            if wants_standby {
+                match self.start(spawner).await {
+                    Ok(started) => *standby = Some(started),
+                    Err(end) => tracing::error!(worker = self.id, end.reason, "no standby"),
+                }
+            }
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            end = self.serve(started, tell) => end,
+            never = warm_up => match never {},
+        }
+    }
+
+    /// Starts a worker and waits until it is ready.
+    async fn start(&self, spawner: &Spawner) -> Result<Started, End> {
         let failed = |what: &str, error: std::io::Error| End {
             code: None,
             served: None,
             reason: format!("{what} {}: {error}", self.spec.bin.display()),
         };
-        let spawned = match spawner.spawn(self.spec.clone()).await {
-            Ok(spawned) => spawned,
-            Err(error) => return failed("cannot start", error),
-        };
+        let spawned = spawner.spawn(self.spec.clone()).await;
+        let spawned = spawned.map_err(|error| failed("cannot start", error))?;
         let words = output::log(&self.id, spawned.stdout, spawned.stderr);
         let mut child = spawned.child;
-        let pid = child.id().unwrap_or_default();
         let heard = Arc::clone(&self.rooms);
         let started = WorkerChannel::start(spawned.channel, move |event| heard.handle(event));
         let (channel, channel_end) = match started {
@@ -222,31 +273,48 @@ impl Slot {
             Err(error) => {
                 signal(&child, Signal::SIGKILL);
                 ended(&mut child).await;
-                return failed("no channel to", error);
+                return Err(failed("no channel to", error));
             }
         };
         let greeted = tokio::select! {
             greeted = self.greet(&channel) => greeted,
             () = self.stopped() => Err("stopped".into()),
         };
-        let kind = match greeted {
-            Ok(kind) => kind,
+        match greeted {
+            Ok(kind) => Ok(Started {
+                kind,
+                child,
+                channel,
+                channel_end,
+                words,
+            }),
             Err(complaint) => {
                 let status = end(&mut child, END_TIME).await;
                 sleep(WORDS_TIME).await;
-                return End {
+                Err(End {
                     code: status.code(),
                     served: None,
                     reason: format!("{complaint} ({})", epitaph(status, &words)),
-                };
+                })
             }
-        };
+        }
+    }
+
+    /// Lets a worker that is ready take rooms, until it ends.
+    async fn serve(&self, started: Started, tell: &impl Fn(SlotEvent)) -> End {
+        let Started {
+            kind,
+            mut child,
+            channel,
+            channel_end,
+            words,
+        } = started;
         let ready_at = Instant::now();
         let worker = Arc::new(Worker {
             idx: self.idx,
             id: self.id.clone(),
             kind,
-            pid,
+            pid: child.id().unwrap_or_default(),
             cpu: self.spec.cpu,
             channel,
             rooms: Arc::clone(&self.rooms),
@@ -263,18 +331,17 @@ impl Slot {
         self.status.send_replace(Status::Ready(Arc::clone(&worker)));
         tell(SlotEvent::Ready { pid: worker.pid });
         let (status, unanswered) = self.watch(&mut child, channel_end, &worker).await;
-        let is_to_go_on =
-            kind == WorkerKind::Broth { restores: true } && !*self.is_stopped.borrow();
-        if is_to_go_on {
+        let goes_on = kind == WORKER_THAT_RESTORES && !*self.is_stopped.borrow();
+        if goes_on {
             self.rooms.lose(&describe(status), unanswered);
         }
-        if status.signal() != Some(Signal::SIGKILL as i32) {
+        if !goes_on && status.signal() != Some(Signal::SIGKILL as i32) {
             // It may have said why, on its way through the pipe.
             sleep(WORDS_TIME).await;
         }
         let reason = epitaph(status, &words);
         self.status.send_replace(Status::Dead(reason.clone()));
-        if !is_to_go_on {
+        if !goes_on {
             self.rooms.close(&CloseReason::WorkerDied(reason.clone()));
         }
         End {

@@ -131,6 +131,8 @@ fn spawn(spec: &WorkerSpec) -> io::Result<Spawned> {
         .arg0("broth-worker")
         // A Ctrl-C in the terminal is for the controller, which ends its workers in order.
         .process_group(0)
+        // A standby whose start is interrupted has no other owner.
+        .kill_on_drop(true)
         .args(&spec.args)
         .env_clear()
         .env(CHANNEL_FD_ENV, CHANNEL_FD.to_string())

@@ -26,6 +26,7 @@ pub(crate) fn ports(test: u16) -> RangeInclusive<u16> {
 pub(crate) fn settings(test: u16, num_workers: usize) -> Settings {
     Settings {
         num_workers: Some(num_workers),
+        standby: false,
         listen: vec![IpAddr::from(Ipv4Addr::LOCALHOST).into()],
         rtc_ports: ports(test),
         worker_bin: WorkerBin::Path(env!("CARGO_BIN_EXE_broth-test-worker").into()),
