@@ -21,6 +21,7 @@ pub mod netstring;
 mod pending;
 pub mod rtp;
 mod socket;
+mod v2;
 
 pub use channel::{Channel, ChannelError, Received};
 pub use error::{ErrorCode, Rejection};
