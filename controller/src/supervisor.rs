@@ -8,4 +8,5 @@ pub(crate) mod policy;
 mod process;
 pub(crate) mod slot;
 pub(crate) mod spawn;
+mod watchdog;
 pub(crate) mod worker;

@@ -18,6 +18,7 @@ use super::output::{self, LastWords};
 use super::policy::{Decision, Policy};
 use super::process::{describe, ended, signal};
 use super::spawn::{Spawner, WorkerSpec};
+use super::watchdog;
 use super::worker::{Rooms, Worker, WorkerKind};
 use crate::error::{Error, Result};
 use crate::lock;
@@ -41,9 +42,6 @@ const WORKER_THAT_RESTORES: WorkerKind = WorkerKind::Broth { restores: true };
 
 /// How long rooms wait for another worker to go on with them.
 const RECOVERY_TIME: Duration = Duration::from_secs(5);
-
-/// How often a worker is asked for its load.
-const LOAD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How mediasoup v2's worker answers what it does not know.
 const UNKNOWN_METHOD: &str = "unknown method";
@@ -390,7 +388,10 @@ impl Slot {
                 signal(child, Signal::SIGTERM);
                 end(child, STOP_TIMEOUT).await
             }
-            never = measure(worker) => match never {},
+            () = watchdog::watch(worker) => {
+                tracing::error!(worker = worker.id, "stands still, is killed");
+                end(child, Duration::ZERO).await
+            }
         };
         // What it said last is still on its way; then its end of the channel is closed.
         let unanswered = timeout(END_TIME, channel_end).await;
@@ -419,23 +420,6 @@ async fn end(child: &mut Child, patience: Duration) -> ExitStatus {
     }
     signal(child, Signal::SIGKILL);
     ended(child).await
-}
-
-/// Asks for the load again and again, if the worker can tell.
-async fn measure(worker: &Worker) -> Infallible {
-    if worker.kind == WorkerKind::V2 {
-        return std::future::pending().await;
-    }
-    loop {
-        let asked = worker
-            .channel
-            .request(Ids::NONE, Call::GetLoad(Empty::default()), vec![]);
-        match asked.await.and_then(crate::parsed) {
-            Ok(load) => *lock(&worker.load) = load,
-            Err(error) => tracing::debug!(worker = worker.id, %error, "no load"),
-        }
-        sleep(LOAD_INTERVAL).await;
-    }
 }
 
 fn epitaph(status: ExitStatus, words: &LastWords) -> String {
