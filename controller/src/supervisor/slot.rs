@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use broth_ipc::body::{Empty, Hello, Ready, WorkerSettings};
+use broth_ipc::body::{Hello, Ready, WorkerSettings};
 use broth_ipc::{Call, Ids, V2_PAYLOAD_BYTES_MAX};
 use nix::sys::signal::Signal;
 use tokio::process::Child;
