@@ -460,10 +460,10 @@ impl Consumer {
         }
         self.0.source.forget_consumer(self);
         self.0.events.emit_last(ConsumerEvent::Close);
-        state.close_streamers(|streamer| streamer.consumer() == self);
         if tell_worker {
             state.send(self.ids(), Call::CloseConsumer(Default::default()));
         }
+        state.close_streamers(|streamer| streamer.consumer() == self);
     }
 
     /// Its transport closed.
