@@ -197,6 +197,34 @@ async fn the_worker_hears_of_the_sum_of_two_pauses() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_what_nobody_waits_for_changes_nothing_here() {
+    let mut scene = scene().await;
+    let refused = [
+        "producer.pause",
+        "consumer.pause",
+        "consumer.close",
+        "transport.close",
+    ];
+    for method in refused {
+        scene.worker.refuse(method);
+    }
+    assert!(scene.video.pause(None) && scene.consumer.pause(None));
+    scene.worker.settle().await;
+    assert!(scene.video.locally_paused() && scene.consumer.locally_paused());
+    scene.consumer.close();
+    let transport = scene.bob.get_transport_by_id(TRANSPORT).unwrap();
+    transport.close(None);
+    assert_eq!(scene.worker.methods().await, refused);
+    assert!(scene.consumer.closed() && transport.closed());
+    let told = scene.told();
+    let told: Vec<_> = told.iter().map(|message| &message["method"]).collect();
+    assert_eq!(
+        told,
+        ["consumerPaused", "consumerClosed", "transportClosed"]
+    );
+}
+
+#[tokio::test]
 async fn key_frames_are_asked_for_while_video_is_being_sent_alone() {
     let scene = scene().await;
     let consumer = &scene.consumer;

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod codecs;
+mod conformance;
 mod controller;
 mod early;
 mod forwarding;

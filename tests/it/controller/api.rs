@@ -400,3 +400,57 @@ async fn a_streamer_is_in_no_list_and_its_parameters_are_the_rooms() {
     streamer.close();
     house.server.close().await;
 }
+
+#[tokio::test]
+async fn an_ice_restart_changes_the_credentials_alone() {
+    let house = House::new(121).await;
+    let alice = house.join("alice");
+    alice.create_transport(1, "recv").await;
+    let transport = alice.web_rtc(1);
+    let set = json!({ "id": 1, "dtlsParameters": super::support::dtls("client") });
+    alice.notify("updateTransport", set).await;
+    let before = transport.dump().await.unwrap();
+    let new = transport.change_ufrag_pwd().await.unwrap();
+    assert_eq!(transport.ice_local_parameters(), new);
+    let mut after = transport.dump().await.unwrap();
+    assert_eq!(after.ice_local_parameters, new);
+    assert_ne!(after.ice_local_parameters, before.ice_local_parameters);
+    after.ice_local_parameters = before.ice_local_parameters.clone();
+    assert_eq!(after, before);
+    house.server.close().await;
+}
+
+#[tokio::test]
+async fn a_rid_is_used_once_on_a_transport() {
+    let house = House::new(122).await;
+    let alice = house.join("alice");
+    alice.create_transport(1, "send").await;
+    alice.create_transport(2, "send").await;
+    // Within a MID its RIDs are its own; without one they are the transport's.
+    let by_rid = |mux_id: Value| {
+        let mut parameters = vp8(1000);
+        parameters["muxId"] = mux_id;
+        parameters["encodings"] = json!([
+            { "encodingId": "low", "profile": "low" }, { "encodingId": "high", "profile": "high" },
+        ]);
+        parameters
+    };
+    alice.produce(3, 1, by_rid(json!(null))).await;
+    let members = producer(4, 1, by_rid(json!(null)));
+    let refused = alice.request("createProducer", members).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "rid already exists in RTP listener [rid:'low']"
+    );
+    alice.produce(4, 2, by_rid(json!(null))).await;
+    alice.produce(5, 1, by_rid(json!("1"))).await;
+    let dump = alice.web_rtc(1).dump().await.unwrap().rtp_listener;
+    assert_eq!(
+        (
+            dump.rid_table["high"].as_str(),
+            dump.mux_id_table["1"].as_str()
+        ),
+        ("3", "5")
+    );
+    house.server.close().await;
+}
