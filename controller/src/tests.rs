@@ -507,10 +507,14 @@ async fn statistics_are_asked_for_only_while_they_are_sent() {
     scene.worker.asked().await;
     video.enable_stats(1000);
     consumer.enable_stats(1000);
+    // This one is not enabled.
+    let of_audio = scene.bob.get_consumer_for_source(&scene.audio).unwrap();
+    of_audio.enable_stats(1000);
     transport.enable_stats(1000);
     assert_eq!(scene.stats_asked().await, ["transport.getStats"]);
     // Closed ones have none.
     let other = scene.alice.get_transport_by_id(1).unwrap();
+    of_audio.disable_stats();
     transport.close(None);
     consumer.close();
     video.close(None);

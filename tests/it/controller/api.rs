@@ -69,6 +69,7 @@ async fn an_announced_address_is_told_in_candidates_and_nowhere_else() {
         answer["iceCandidates"],
         serde_json::to_value(transport.ice_local_candidates()).unwrap()
     );
+    assert_eq!(transport.ice_selected_tuple(), None);
     let port = room.ports()[0].1;
     for (at, protocol, foundation, tcp_type) in [
         (0, Protocol::Udp, "udpcandidate", None),
@@ -171,12 +172,14 @@ async fn everything_can_be_dumped() {
     assert_eq!(room.router_id.0, house.room.id());
     assert_eq!(house.counts().await, [2, 1, 1]);
     let id = consumer.id().to_string();
-    assert_eq!(room.map_producer_consumers["3"], [id.clone()]);
+    assert_eq!(room.map_producer_consumers["3"].join(","), id);
     assert_eq!(room.map_consumer_producer[&id], "3");
     assert!(room.audio_levels_event_enabled);
     let server = house.server.dump().await.unwrap();
     assert_eq!((server.len(), server[0].routers.len()), (1, 1));
     assert_eq!(server[0].worker_id, house.server.workers()[0].id);
+    let (name, idx) = server[0].worker_id.split_once('#').unwrap();
+    assert_eq!((name.len(), idx), (8, "1"));
     let peer = bob.peer.dump().await.unwrap();
     assert_eq!(peer["peerName"], "bob");
     assert_eq!(peer["transports"][0]["transportId"], 2);

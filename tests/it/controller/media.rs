@@ -131,6 +131,8 @@ async fn states_come_in_order_and_end_with_the_transport() {
     let ends = |event: &TransportEvent| matches!(event, TransportEvent::Close { .. });
     assert!(seen.last().is_some_and(ends), "{seen:?}");
     assert_eq!(transport.ice_state(), IceState::Closed);
+    assert_eq!(transport.dtls_state(), DtlsState::Closed);
+    assert_eq!(transport.ice_selected_tuple(), None);
     house.server.close().await;
 }
 

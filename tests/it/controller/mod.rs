@@ -7,6 +7,7 @@ mod bad_values;
 mod closed;
 mod lifecycle;
 mod media;
+mod mirroring;
 mod order;
 mod original;
 mod pausing;

@@ -250,3 +250,86 @@ async fn the_local_dtls_role_follows_the_remote_one_and_refused_parameters_can_b
     assert!(!transport.closed());
     house.server.close().await;
 }
+
+#[tokio::test]
+async fn messages_of_one_client_are_handled_in_the_order_they_were_given() {
+    let house = House::new(125).await;
+    let alice = house.join("alice");
+    for round in 0..10 {
+        let transport = json!({ "id": 1, "direction": "send" });
+        // Each is of use only after the one before it.
+        let (created, produced, (), restarted, ()) = tokio::join!(
+            alice.request("createTransport", transport),
+            alice.request("createProducer", producer(2, 1, opus(1000))),
+            alice.notify("pauseProducer", json!({ "id": 2 })),
+            alice.request("restartTransport", json!({ "id": 1 })),
+            alice.notify("closeTransport", json!({ "id": 1 })),
+        );
+        assert!(
+            created.is_ok() && produced.is_ok() && restarted.is_ok(),
+            "{round}"
+        );
+        assert_eq!(house.counts().await, [0, 0, 0]);
+    }
+    house.server.close().await;
+}
+
+#[tokio::test]
+async fn errors_of_a_join_and_of_a_producer_come_in_v2s_order() {
+    let house = House::new(126).await;
+    let spy = json!({ "peerName": "spy", "spy": true });
+    let (spy, _) = Client::join(&house.room, spy);
+    let alice = house.join("alice");
+    alice.create_transport(1, "send").await;
+    spy.create_transport(2, "send").await;
+    let foreign = json!({ "codecs": [{ "name": "x", "clockRate": 1, "preferredPayloadType": 1 }],
+        "headerExtensions": [{ "uri": "urn:x", "preferredId": 1 }] });
+    // Each row takes away the reason of the one before it.
+    let mut request = json!({ "method": "join", "notification": true });
+    let rows = [
+        ("notification", json!(false), "peerName must be a string"),
+        (
+            "peerName",
+            json!("alice"),
+            "duplicated Peer [peerName:\"alice\"]",
+        ),
+        (
+            "peerName",
+            json!("bob"),
+            "rtpCapabilities must be an object",
+        ),
+        ("rtpCapabilities", foreign, "unsupported codec"),
+        (
+            "rtpCapabilities",
+            json!({ "codecs": [], "headerExtensions": [{ "uri": "urn:x", "preferredId": 1 }] }),
+            "unsupported header extension [kind:undefined, uri:urn:x]",
+        ),
+    ];
+    for (member, value, expected) in rows {
+        request[member] = value;
+        let refused = house.room.receive_request(request.clone()).await;
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+    }
+    let mut members = json!({ "id": 3 });
+    let text = async |client: &Client, members: &Value| {
+        let refused = client.request("createProducer", members.clone()).await;
+        refused.unwrap_err().to_string()
+    };
+    assert_eq!(text(&spy, &members).await, "unsupported kind: undefined");
+    members["kind"] = json!("audio");
+    assert_eq!(
+        text(&spy, &members).await,
+        "spy peers cannot create producers"
+    );
+    assert!(
+        text(&alice, &members)
+            .await
+            .starts_with("wrong RTP parameters: ")
+    );
+    members["rtpParameters"] = opus(1000);
+    assert_eq!(text(&alice, &members).await, "WebRtcTransport not found");
+    members["transportId"] = json!(1);
+    alice.request("createProducer", members).await.unwrap();
+    house.server.close().await;
+}
