@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 const TABLE: &str = "docs/v2-conformance.md";
 
 /// Where the tests of a binary live, by the name nextest prints before theirs.
-const BINARIES: [(&str, &str); 4] = [
+const BINARIES: [(&str, &str); 6] = [
     ("broth", "controller/src"),
     ("broth-ipc", "ipc/src"),
-    ("broth-worker", "worker/src"),
     ("broth-server", "server/src"),
+    ("broth-worker", "worker/src"),
+    ("broth-worker::process", "worker/tests/process"),
+    ("broth-worker::routing", "worker/tests/routing"),
 ];
 
 /// Where the scenarios live, which are named without their binary.
@@ -139,9 +141,7 @@ fn has_test(name: &str) -> bool {
         },
         None => (&SCENARIOS, name),
     };
-    let Some((module, function)) = path.rsplit_once("::") else {
-        return false;
-    };
+    let (module, function) = path.rsplit_once("::").unwrap_or(("main", path));
     let module = module.replace("::", "/");
     // A module of tests may be in the file of what it tests.
     let outer = module.strip_suffix("/tests");
