@@ -260,7 +260,6 @@ async fn encoding_preferences_are_passed_on_while_it_is_open() {
     let scene = scene().await;
     let preferences = EncodingPreferences {
         temporal_layer: Some(1),
-        ..EncodingPreferences::default()
     };
     scene.consumer.set_encoding_preferences(preferences);
     let [request] = &scene.worker.asked().await[..] else {
