@@ -537,6 +537,7 @@ pub fn consumable_parameters(
         header_extensions: header_extensions.collect::<Result<_>>()?,
         encodings: parameters.encodings.clone(),
         rtcp: parameters.rtcp.clone(),
+        ..RtpParameters::default()
     })
 }
 
@@ -554,6 +555,7 @@ fn in_use(codec: &RtpCodecCapability) -> RtpCodecParameters {
         channels: codec.channels,
         parameters: codec.parameters.clone(),
         rtcp_feedback: codec.rtcp_feedback.clone().unwrap_or_default(),
+        ..RtpCodecParameters::default()
     }
 }
 
@@ -595,6 +597,7 @@ pub fn consumer_parameters(
         }],
         rtcp: consumable.rtcp.clone(),
         codecs,
+        ..RtpParameters::default()
     }
 }
 

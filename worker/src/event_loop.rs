@@ -177,15 +177,11 @@ impl EventLoop {
             .inbox
             .take_fds(incoming.fds)
             .ok_or_else(|| io::Error::other("descriptors named by a request did not arrive"))?;
-        let result = incoming
-            .request
-            .and_then(|request| self.worker.handle_request(request, fds));
+        let id = incoming.id;
+        let result = self.worker.handle(incoming, fds);
         // What a request caused is told before its answer.
         self.send_notes()?;
-        let mut response = Response {
-            id: incoming.id,
-            result,
-        };
+        let mut response = Response { id, result };
         let mut payload = response.to_payload()?;
         if payload.len() > PAYLOAD_BYTES_MAX {
             response.result = Err(Rejection::new(ErrorCode::TooBig, "reply too big"));

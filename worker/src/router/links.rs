@@ -6,10 +6,11 @@ use broth_ipc::body::{
     DtlsParameters, DtlsRole, IceParameters, PlainRtpTransportOptions, RemoteParameters,
     WebRtcTransportOptions,
 };
-use broth_ipc::{ErrorCode, Event, Ids, Rejection, TransportId};
+use broth_ipc::{ErrorCode, Event, Ids, Rejection};
 use serde_json::Value;
 
 use super::Router;
+use super::subjects::transport_id;
 use crate::ice::Credentials;
 use crate::io::Io;
 use crate::net::sockets::Path;
@@ -26,7 +27,7 @@ impl Router {
         ids: &Ids,
         options: &WebRtcTransportOptions,
     ) -> Result<Value, Rejection> {
-        let id = self.new_transport_id(ids)?;
+        let id = transport_id(ids)?;
         let mut transport = Transport::webrtc(io, id, options, &self.sockets)?;
         let ufrag = transport.webrtc_mut()?.ice.credentials().ufrag.clone();
         let (key, dump) = self.insert_transport(io, transport);
@@ -42,7 +43,7 @@ impl Router {
         options: &PlainRtpTransportOptions,
         mut fds: Vec<OwnedFd>,
     ) -> Result<Value, Rejection> {
-        let id = self.new_transport_id(ids)?;
+        let id = transport_id(ids)?;
         let (Some(socket), Some(fd), true) = (&options.socket, fds.pop(), fds.is_empty()) else {
             let reason = "a plain RTP transport needs one socket, bound by the controller, \
                           and its description";
@@ -58,18 +59,6 @@ impl Router {
         let (key, dump) = self.insert_transport(io, Transport::new(io, id, Link::Plain(plain)));
         self.by_socket.insert(socket_key, key);
         Ok(dump)
-    }
-
-    fn new_transport_id(&self, ids: &Ids) -> Result<TransportId, Rejection> {
-        let id = ids
-            .transport_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.transportId"))?;
-        if self.transport_keys.contains_key(&id) {
-            return Err(Rejection::exists(
-                "a Transport with same transportId already exists",
-            ));
-        }
-        Ok(id)
     }
 
     fn insert_transport(&mut self, io: &Io, transport: Transport) -> (usize, Value) {
