@@ -1,0 +1,1 @@
+//! Where the worker is not like the original one, on purpose.
