@@ -339,6 +339,16 @@ pub struct LocalDtlsRole {
     pub role: DtlsRole,
 }
 
+/// Answer of `transport.changeUfragPwd`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IceCredentials {
+    /// 16 characters.
+    pub username_fragment: String,
+    /// 32 characters.
+    pub password: String,
+}
+
 /// Our ICE credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -26,10 +26,13 @@ pub fn normalise(value: &mut Value) {
                     blank(member);
                 }
                 normalise(member);
-                if let Value::Array(items) = member
-                    && UNORDERED.contains(&name.as_str())
-                {
-                    items.sort_by_key(Value::to_string);
+                match member {
+                    Value::Array(items) if UNORDERED.contains(&name.as_str()) => sort(items),
+                    Value::Object(lists) if name == "mapProducerConsumers" => {
+                        let lists = lists.values_mut().filter_map(Value::as_array_mut);
+                        lists.for_each(|list| sort(list));
+                    }
+                    _ => {}
                 }
             }
         }
@@ -43,11 +46,28 @@ pub fn normalise(value: &mut Value) {
     }
 }
 
+fn sort(items: &mut [Value]) {
+    items.sort_by_key(Value::to_string);
+}
+
 fn blank(value: &mut Value) {
     match value {
         Value::String(text) => text.clear(),
         Value::Number(number) => *number = 0.into(),
         _ => {}
+    }
+}
+
+/// Orders what consumers are told of the same event: the original has no order there.
+pub fn order_events(messages: &mut [Value]) {
+    let is_told_to_all = |message: &Value| {
+        let event = message["event"].as_str();
+        ["sourcepaused", "sourceresumed"].contains(&event.unwrap_or_default())
+    };
+    for run in
+        messages.chunk_by_mut(|one, other| is_told_to_all(one) && one["event"] == other["event"])
+    {
+        run.sort_by_key(|message| message["targetId"].as_u64());
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::normal::normalise;
+use crate::normal::{normalise, order_events};
 use crate::process::{Reaction, V2Worker};
 use crate::script::{Case, Payload, Script};
 
@@ -50,6 +50,7 @@ pub fn run(worker: &mut V2Worker, case: &Case) -> io::Result<Vec<Reaction>> {
         };
         reaction.messages.retain(|m| m["event"] != "audiolevels");
         reaction.messages.iter_mut().for_each(normalise);
+        order_events(&mut reaction.messages);
         let is_dead = reaction.is_dead;
         reactions.push(reaction);
         if is_dead {
@@ -125,7 +126,8 @@ pub fn write(script: &str, cases: &[(String, Vec<Reaction>)]) -> io::Result<()> 
     fs::write(path(script), out)
 }
 
-fn path(script: &str) -> PathBuf {
+/// Where a recording is kept.
+pub(crate) fn path(script: &str) -> PathBuf {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("v2/recordings");
     directory.join(format!("{script}.jsonl"))
 }

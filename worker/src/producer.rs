@@ -103,7 +103,8 @@ impl Producer {
         }
         let mut ext_map = Box::new([UNMAPPED; 256]);
         for &(from, to) in header_extension_ids {
-            ext_map[usize::from(from)] = to;
+            // 0 is no id.
+            ext_map[usize::from(from)] = if to == 0 { UNMAPPED } else { to };
         }
         Self {
             id,

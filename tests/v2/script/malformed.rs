@@ -4,7 +4,7 @@ use super::{Case, Payload};
 
 /// Each payload by itself.
 pub(super) fn cases() -> Vec<Case> {
-    let mut texts: Vec<String> = [
+    let texts = [
         "",
         " ",
         "{",
@@ -60,27 +60,29 @@ pub(super) fn cases() -> Vec<Case> {
         r#"{"id":7,"method":"worker.updateSettings","data":{"logTags":["ice","bogus",7,null]}}"#,
         r#"{"id":7,"method":"router.dump","internal":{"routerId":99}}"#,
         r#"{"id":7,"method":"router.dump","internal":{"routerId":1.0,"x":"\u0000"}}"#,
-    ]
-    .map(Into::into)
-    .into();
+    ];
     let nested = |depth: usize| {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
-        format!(r#"{{"id":7,"method":"worker.updateSettings","data":{{"deep":{open}{close}}}}}"#)
+        let data = format!(r#"{{"deep":{open}{close}}}"#);
+        case(&format!("nested {depth} deep"), settings_with(&data))
     };
-    texts.extend([50, 120, 900, 1100].map(nested));
-    texts.push(format!(
-        r#"{{"id":7,"method":"worker.updateSettings","data":{{"long":"{}"}}}}"#,
-        "x".repeat(60_000)
-    ));
-    texts
+    let long = format!(r#"{{"long":"{}"}}"#, "x".repeat(60_000));
+    let mut cases: Vec<Case> = texts
         .into_iter()
-        .enumerate()
-        .map(|(number, text)| {
-            let start: String = text.escape_default().take(60).collect();
-            Case {
-                name: format!("{number} {start}"),
-                payloads: vec![Payload::Text(text)],
-            }
-        })
-        .collect()
+        .map(|text| case(&text.escape_default().to_string(), text.into()))
+        .collect();
+    cases.extend([50, 120, 900, 1100].map(nested));
+    cases.push(case("long", settings_with(&long)));
+    cases
+}
+
+fn settings_with(data: &str) -> String {
+    format!(r#"{{"id":7,"method":"worker.updateSettings","data":{data}}}"#)
+}
+
+fn case(name: &str, text: String) -> Case {
+    Case {
+        name: name.into(),
+        payloads: vec![Payload::Text(text)],
+    }
 }

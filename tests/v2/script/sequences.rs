@@ -21,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(closing());
     cases.extend(transports());
     cases.extend(wrong_class());
+    cases.push(transport_wide());
     cases
 }
 
@@ -287,6 +288,25 @@ fn enabling() -> Vec<Case> {
             ],
         ),
     ]
+}
+
+/// An extension that the original does not know.
+fn transport_wide() -> Case {
+    let mut create = producer(OWN, OWN, 30);
+    create["data"]["rtpParameters"]["headerExtensions"] = json!([{
+        "uri": "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+        "id": 7,
+    }]);
+    case(
+        "transport-wide sequence numbers",
+        vec![
+            webrtc(OWN),
+            create,
+            on(OWN, "transport.dump"),
+            of_producer(OWN, "dump"),
+            on(OWN, "transport.close"),
+        ],
+    )
 }
 
 fn closing() -> Vec<Case> {

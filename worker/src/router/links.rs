@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use broth_ipc::body::{
-    DtlsParameters, DtlsRole, IceParameters, PlainRtpTransportOptions, RemoteParameters,
-    WebRtcTransportOptions,
+    DtlsParameters, DtlsRole, IceCredentials, IceParameters, PlainRtpTransportOptions,
+    RemoteParameters, WebRtcTransportOptions,
 };
 use broth_ipc::{ErrorCode, Event, Ids, Rejection};
 use serde_json::Value;
@@ -103,14 +103,22 @@ impl Router {
     }
 
     /// Gives a transport new ICE credentials.
-    pub fn change_credentials(&mut self, ids: &Ids) -> Result<IceParameters, Rejection> {
+    pub fn change_credentials(&mut self, ids: &Ids) -> Result<IceCredentials, Rejection> {
         let key = self.transport_key(ids)?;
         let webrtc = self.transports[key].webrtc_mut()?;
         self.by_ufrag.remove(&webrtc.ice.credentials().ufrag);
         webrtc.ice.restart(Credentials::from_random(&Io::random()));
         let ufrag = webrtc.ice.credentials().ufrag.clone();
         self.by_ufrag.insert(ufrag, key);
-        Ok(webrtc.ice_parameters())
+        let IceParameters {
+            username_fragment,
+            password,
+            ..
+        } = webrtc.ice_parameters();
+        Ok(IceCredentials {
+            username_fragment,
+            password,
+        })
     }
 
     /// Limits what the peer of a transport is told to send; 0 removes the limit.

@@ -116,7 +116,6 @@ impl Listener {
             ("absSendTime", self.abs_send_ext),
             ("mid", self.mid_ext),
             ("rid", self.rid_ext),
-            ("transportWideCc", self.twcc_ext),
         ]
         .into_iter()
         .filter_map(|(name, id)| Some((name.to_owned(), id?)))

@@ -1,0 +1,4 @@
+//! The worker as mediasoup v2's controller meets it.
+
+mod replay;
+mod traces;
