@@ -159,6 +159,8 @@ pub enum Discard {
 pub struct Incoming {
     /// To be answered.
     pub id: u32,
+    /// The name of what is asked.
+    pub method: String,
     /// How many descriptors the message names.
     pub fds: usize,
     /// The ids it came with.
@@ -198,10 +200,12 @@ impl Request {
         let fds = message.get("fds").and_then(Value::as_u64).unwrap_or(0);
         let part = |name| message.get(name).map_or(Members::NONE, Members::of);
         let method = message.get("method").and_then(Value::as_str);
+        let method = method.ok_or(Discard::Method)?;
         let ids = Ids::read(part("internal"));
-        let (subjects, call) = Call::read(method.ok_or(Discard::Method)?, part("data"));
+        let (subjects, call) = Call::read(method, part("data"));
         Ok(Incoming {
             id,
+            method: method.into(),
             fds: usize::try_from(fds).unwrap_or(usize::MAX),
             ids,
             subjects,
@@ -220,6 +224,7 @@ impl Request {
         };
         Ok(Incoming {
             id,
+            method: String::new(),
             fds: 0,
             ids: Ids::NONE,
             subjects: &[],

@@ -58,7 +58,7 @@ fn unknown_and_repeated_ids_are_refused_by_name() {
         (
             own.transport(TransportId(1)),
             Call::StopMirroring(Empty {}),
-            "no mirroring",
+            "Request has not numeric internal.transportId",
         ),
     ];
     for (ids, call, expected) in rows {

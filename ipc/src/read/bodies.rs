@@ -19,6 +19,11 @@ fn own<T: DeserializeOwned>(value: Value) -> Result<T, Rejection> {
         .map_err(|error| Rejection::invalid(format!("invalid data: {error}")))
 }
 
+/// The description of a descriptor that broth's controller hands over.
+fn socket(data: Members<'_>) -> Result<Option<RouterSocket>, Rejection> {
+    data.get("socket").cloned().map(own).transpose()
+}
+
 fn own_members<T: DeserializeOwned>(data: Members<'_>) -> Result<T, Rejection> {
     own(Value::Object(data.0.cloned().unwrap_or_default()))
 }
@@ -73,7 +78,6 @@ impl Read for PlainRtpTransportOptions {
         // An empty address is none.
         let text = |name| data.text(name).filter(|text| !text.is_empty());
         let remote_ip = text("remoteIP");
-        let socket: Option<RouterSocket> = data.get("socket").cloned().map(own).transpose()?;
         let remote_port = match remote_ip {
             Some(_) => Some(port(data, "remotePort", "data.remotePort")?),
             None => None,
@@ -82,7 +86,7 @@ impl Read for PlainRtpTransportOptions {
             remote_ip: remote_ip.map(Into::into),
             remote_port,
             local_ip: text("localIP").map(Into::into),
-            socket,
+            socket: socket(data)?,
             prefer_ipv4: data.flag("preferIPv4").unwrap_or(false),
             prefer_ipv6: data.flag("preferIPv6").unwrap_or(false),
         })
@@ -107,6 +111,7 @@ impl Read for StartMirroring {
             remote_ip: remote_ip.into(),
             remote_port: port(data, "remotePort", "remotePort")?,
             local_ip: local_ip.map(Into::into),
+            socket: socket(data)?,
             send_rtp: flag("sendRtp"),
             send_rtcp: flag("sendRtcp"),
             recv_rtp: flag("recvRtp"),
