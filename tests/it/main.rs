@@ -14,3 +14,4 @@ mod ice_tcp;
 mod plain;
 mod simulcast;
 mod support;
+mod v2;

@@ -131,6 +131,14 @@ pub static DIFFERENCES: &[Difference] = &[
         cases: &["sequences/two consumers with one SSRC"],
     },
     Difference {
+        ours: Ours::Rejects("targetId already in use in this Worker"),
+        why: "the controller tells the objects of notifications apart by this number alone",
+        cases: &[
+            "sequences/same ids in another router",
+            "sequences/one number for every kind of object",
+        ],
+    },
+    Difference {
         ours: Ours::Rejects("wrong Transport type"),
         why: "the original dies of methods of the other class of transport",
         cases: &["sequences/wrong class"],

@@ -12,6 +12,8 @@ use broth_ipc::{CHANNEL_FD_ENV, Fill, Inbox, V2_PAYLOAD_BYTES_MAX, netstring};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Value, json};
 
+use crate::script::Payload;
+
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The first id of requests that nobody wrote an id into.
@@ -88,15 +90,42 @@ impl V2Worker {
         Ok(reaction)
     }
 
+    /// Sends payloads at once, and collects all that comes of them.
+    ///
+    /// # Errors
+    /// The worker lives, but says nothing any more.
+    pub fn tell_all<'p>(
+        &mut self,
+        payloads: impl IntoIterator<Item = &'p Payload>,
+    ) -> io::Result<Reaction> {
+        let mut bytes = Vec::new();
+        for payload in payloads {
+            match payload {
+                Payload::Request(request) => {
+                    let mut request = request.clone();
+                    request["id"] = self.fresh_id().into();
+                    netstring::encode(request.to_string().as_bytes(), &mut bytes);
+                }
+                Payload::Text(text) => netstring::encode(text.as_bytes(), &mut bytes),
+            }
+        }
+        self.exchange(bytes)
+    }
+
     /// Sends any payload, and collects what comes until a later request is answered.
     ///
     /// # Errors
     /// The worker lives, but says nothing any more.
     pub fn tell(&mut self, payload: &[u8]) -> io::Result<Reaction> {
-        let barrier = self.fresh_id();
-        let later = json!({ "id": barrier, "method": "worker.updateSettings" });
         let mut bytes = Vec::new();
         netstring::encode(payload, &mut bytes);
+        self.exchange(bytes)
+    }
+
+    /// Writes messages and one more, and reads until that is answered.
+    fn exchange(&mut self, mut bytes: Vec<u8>) -> io::Result<Reaction> {
+        let barrier = self.fresh_id();
+        let later = json!({ "id": barrier, "method": "worker.updateSettings" });
         netstring::encode(later.to_string().as_bytes(), &mut bytes);
         // A worker that dies meanwhile is noticed on reading.
         let _ = self.channel.write_all(&bytes);
@@ -109,6 +138,14 @@ impl V2Worker {
     /// The worker closed its end, or does not read.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.channel.write_all(bytes)
+    }
+
+    /// A second way to write to the channel.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn writer(&self) -> io::Result<UnixStream> {
+        self.channel.try_clone()
     }
 
     /// Lets the worker know that no more comes.

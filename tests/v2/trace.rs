@@ -99,6 +99,24 @@ pub fn read(name: &str) -> io::Result<Vec<Session>> {
     Ok(sessions)
 }
 
+/// The data of the recorded answers to a method, as they were.
+///
+/// # Errors
+/// There is no such recording, or it is damaged.
+pub fn answers(name: &str, method: &str) -> io::Result<Vec<Value>> {
+    let mut ids = Vec::new();
+    let mut answers = Vec::new();
+    for line in fs::read_to_string(path(name))?.lines() {
+        let mut line: Value = serde_json::from_str(line)?;
+        if line["request"]["method"] == method {
+            ids.push(line["request"]["id"].take());
+        } else if ids.contains(&line["message"]["id"]) {
+            answers.push(line["message"]["data"].take());
+        }
+    }
+    Ok(answers)
+}
+
 impl Session {
     fn step(&mut self, id: Option<u64>) -> Option<&mut Step> {
         let id = id?;

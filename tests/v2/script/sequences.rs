@@ -9,8 +9,10 @@ use super::methods::{
 };
 use super::{Case, Payload, request};
 
-/// A second router, with the same ids inside.
+/// A second router.
 const OTHER: u32 = 8;
+/// Number of a transport beside a consumer of number [`OWN`].
+const ASIDE: u32 = 19;
 
 /// All of them.
 pub(super) fn cases() -> Vec<Case> {
@@ -242,16 +244,16 @@ fn enabling() -> Vec<Case> {
         case(
             "consumer on a transport that closes",
             vec![
-                webrtc(OWN),
+                webrtc(ASIDE),
                 create_consumer(OWN, VIDEO, "video"),
                 with(of_consumer(OWN, "setEncodingPreferences"), layers.clone()),
-                enable(OWN, OWN, video_parameters(40)),
+                enable(OWN, ASIDE, video_parameters(40)),
                 with(of_consumer(OWN, "setEncodingPreferences"), layers),
                 of_consumer(OWN, "requestKeyFrame"),
                 of_consumer(OWN, "dump"),
                 of_consumer(OWN, "getStats"),
-                on(OWN, "transport.dump"),
-                on(OWN, "transport.close"),
+                on(ASIDE, "transport.dump"),
+                on(ASIDE, "transport.close"),
                 of_consumer(OWN, "dump"),
                 of_consumer(OWN, "getStats"),
                 enable(OWN, PLAIN, video_parameters(40)),
@@ -326,12 +328,12 @@ fn closing() -> Vec<Case> {
         case(
             "transport with producers and consumers closes",
             vec![
-                webrtc(OWN),
-                producer(OWN, OWN, 30),
+                webrtc(ASIDE),
+                producer(OWN, ASIDE, 30),
                 create_consumer(OWN, OWN, "video"),
                 create_consumer(OWN + 1, VIDEO, "video"),
-                enable(OWN + 1, OWN, video_parameters(40)),
-                on(OWN, "transport.close"),
+                enable(OWN + 1, ASIDE, video_parameters(40)),
+                on(ASIDE, "transport.close"),
                 of_producer(OWN, "dump"),
                 of_consumer(OWN, "dump"),
                 of_consumer(OWN + 1, "dump"),
@@ -342,10 +344,10 @@ fn closing() -> Vec<Case> {
             "router with everything closes",
             vec![
                 request("worker.createRouter", other(), json!({})),
-                in_other(webrtc(WEBRTC)),
-                in_other(producer(VIDEO, WEBRTC, 30)),
-                in_other(create_consumer(IDLE, VIDEO, "video")),
-                in_other(enable(IDLE, WEBRTC, video_parameters(40))),
+                in_other(webrtc(ASIDE)),
+                in_other(producer(VIDEO, ASIDE, 30)),
+                in_other(create_consumer(OWN, VIDEO, "video")),
+                in_other(enable(OWN, ASIDE, video_parameters(40))),
                 request("router.dump", other(), json!({})),
                 request(
                     "router.setAudioLevelsEvent",
@@ -354,7 +356,7 @@ fn closing() -> Vec<Case> {
                 ),
                 request("router.close", other(), json!({})),
                 request("router.dump", other(), json!({})),
-                in_other(of_consumer(IDLE, "dump")),
+                in_other(of_consumer(OWN, "dump")),
             ],
         ),
     ]
