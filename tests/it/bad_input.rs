@@ -7,7 +7,7 @@ use broth_ipc::body::{Empty, WebRtcTransportOptions};
 use broth_ipc::{Call, Ids, ProducerId, RouterId, TransportId};
 use broth_worker::srtp::Profile;
 
-use crate::support::{ROUTER, Room, SEND_SSRC, receive_rtp};
+use crate::support::{CONSUMER, ROUTER, Room, SEND_SSRC, receive_rtp};
 
 #[test]
 fn unknown_and_repeated_ids_are_refused_by_name() {
@@ -56,7 +56,7 @@ fn unknown_and_repeated_ids_are_refused_by_name() {
             "could not open any IP:port",
         ),
         (
-            own.transport(TransportId(1)),
+            own.consumer(CONSUMER),
             Call::StopMirroring(Empty {}),
             "Request has not numeric internal.transportId",
         ),
