@@ -82,3 +82,6 @@ fn refuse<T>(reason: impl Into<String>) -> Result<T, Rejection> {
 fn missing(name: &str) -> Rejection {
     Rejection::invalid(format!("missing {name}"))
 }
+
+#[cfg(test)]
+mod tests;
