@@ -112,6 +112,11 @@ pub static DIFFERENCES: &[Difference] = &[
     },
     Difference {
         ours: Ours::Accepts,
+        why: "RIDs are unique within a MID only (RFC 8852)",
+        cases: &["rtp-parameters/taken encodingId of another muxId"],
+    },
+    Difference {
+        ours: Ours::Accepts,
         why: "transport-wide sequence numbers are a known extension",
         cases: &["sequences/transport-wide sequence numbers"],
     },

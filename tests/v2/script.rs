@@ -4,6 +4,7 @@ mod malformed;
 mod methods;
 mod rtp;
 mod sequences;
+mod transports;
 
 use serde_json::{Value, json};
 
@@ -92,7 +93,10 @@ pub fn all() -> Vec<Script> {
         Script {
             name: "sequences",
             setup: setup(),
-            cases: sequences::cases(),
+            cases: sequences::cases()
+                .into_iter()
+                .chain(transports::cases())
+                .collect(),
         },
         Script {
             name: "malformed",

@@ -175,6 +175,7 @@ impl Consumer {
     pub fn disable(&mut self) {
         self.transport = None;
         self.sending = None;
+        self.effective = Profile::None;
         self.restart();
     }
 
@@ -182,7 +183,6 @@ impl Consumer {
     pub fn restart(&mut self) {
         self.current = None;
         self.is_sync_due = true;
-        self.effective = Profile::None;
         if let Some(sending) = &mut self.sending {
             sending.log.clear();
         }
@@ -233,9 +233,8 @@ impl Consumer {
                 .or_else(|| layers.first()),
         };
         self.target = wanted.map(|(_, index)| *index);
-        let is_lost = self
-            .current
-            .is_some_and(|current| !layers.iter().any(|(_, index)| *index == current));
+        let is_lost = self.effective != Profile::None
+            && !layers.iter().any(|(profile, _)| *profile == self.effective);
         if is_lost {
             self.current = None;
             self.is_sync_due = true;
@@ -406,9 +405,10 @@ impl Consumer {
         }
     }
 
-    /// The stream being forwarded.
+    /// The stream of the layer being forwarded.
     fn source<'p>(&self, producer: &'p Producer) -> Option<&'p Stream> {
-        producer.streams.get(usize::from(self.current?))
+        let mut streams = producer.streams.iter();
+        streams.find(|stream| stream.profile == self.effective)
     }
 
     /// Stats: what is being forwarded, and what is sent.

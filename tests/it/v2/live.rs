@@ -1,6 +1,7 @@
 //! The shapes that only live media gives, beside those of the recorded original.
 
 use broth_ipc::body::Empty;
+use broth_ipc::rtp::Profile as Layer;
 use broth_ipc::{Call, Ids, TransportId};
 use broth_replay::normal::has_same_shape;
 use broth_replay::trace;
@@ -76,6 +77,27 @@ fn stats_and_dumps_of_running_streams_have_the_originals_members() {
         .unwrap();
     let infos = |dump: &Value| dump["rtpStreamInfos"][0].clone();
     assert!(has_same_shape(&infos(&ours), &infos(theirs)), "{ours}");
+}
+
+#[test]
+fn a_pause_is_no_change_of_the_layer() {
+    let mut room = Room::new(Profile::AeadAes128Gcm);
+    room.send(0, true);
+    receive_rtp(&mut room.receiver).unwrap();
+    let consumer = Ids::router(ROUTER).consumer(CONSUMER);
+    let pauses = [
+        Call::PauseConsumer(Empty {}),
+        Call::ResumeConsumer(Empty {}),
+    ];
+    for call in pauses {
+        room.worker.call(consumer, call).unwrap();
+        let dump = Call::DumpConsumer(Empty {});
+        let dump = room.worker.call(consumer, dump).unwrap();
+        assert_eq!(dump["effectiveProfile"], "default");
+    }
+    room.send(1, true);
+    receive_rtp(&mut room.receiver).unwrap();
+    assert_eq!(room.layers(), [Layer::Default]);
 }
 
 /// The original sends REMB without a limit, too.

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
+use broth_ipc::V2_PAYLOAD_BYTES_MAX;
 use broth_replay::process::V2Worker;
 use broth_replay::script::{self, Payload};
 use serde_json::{Value, json};
@@ -92,6 +93,25 @@ fn half_a_message_and_the_end_of_the_channel_end_a_worker_in_order() {
         let status = worker.wait().unwrap();
         assert_eq!(status.code(), Some(0), "after {cut} bytes");
     }
+}
+
+#[test]
+fn a_request_that_is_too_big_ends_the_channel_and_the_largest_is_answered() {
+    let mut worker = start();
+    let request = |padding: usize| {
+        let start = r#"{"id":7,"method":"worker.dump","data":{"padding":""#;
+        format!("{start}{}\"}}}}", "x".repeat(padding))
+    };
+    let largest = V2_PAYLOAD_BYTES_MAX - request(0).len();
+    let reaction = worker.tell(request(largest).as_bytes()).unwrap();
+    assert!(is_accepted(&reaction.messages));
+    let reaction = worker.tell(request(largest + 1).as_bytes()).unwrap();
+    assert!(
+        reaction.is_dead && reaction.messages.is_empty(),
+        "{reaction:?}"
+    );
+    // An error, for whoever looks at the status.
+    assert_eq!(worker.wait().unwrap().code(), Some(1));
 }
 
 #[test]

@@ -338,31 +338,41 @@ fn taken() -> Vec<Case> {
         ("muxId", json!("m")),
         ("encodingId", json!("r")),
     ];
+    let case = |name: String, one: &Value, other: &Value, transport: u32| Case {
+        name,
+        payloads: [
+            first(one, WEBRTC),
+            second(other, transport),
+            on(WEBRTC, "transport.dump"),
+            on(PLAIN, "transport.dump"),
+            of_producer(OWN, "close"),
+            on(WEBRTC, "transport.dump"),
+            second(other, transport),
+            on(WEBRTC, "transport.dump"),
+            of_producer(OWN + 1, "close"),
+        ]
+        .map(Payload::from)
+        .into(),
+    };
     let mut cases = Vec::new();
     for (member, value) in rows {
         for transport in [WEBRTC, PLAIN] {
             let one = with(member, value.clone());
-            let mut other = with(member, value.clone());
+            let mut other = one.clone();
             if member != "ssrc" {
                 other["encodings"][0]["ssrc"] = 910.into();
                 other["encodings"][0]["rtx"]["ssrc"] = 911.into();
             }
-            let payloads = [
-                first(&one, WEBRTC),
-                second(&other, transport),
-                on(WEBRTC, "transport.dump"),
-                on(PLAIN, "transport.dump"),
-                of_producer(OWN, "close"),
-                on(WEBRTC, "transport.dump"),
-                second(&other, transport),
-                on(WEBRTC, "transport.dump"),
-                of_producer(OWN + 1, "close"),
-            ];
-            cases.push(Case {
-                name: format!("taken {member} on transport {transport}"),
-                payloads: payloads.map(Payload::from).into(),
-            });
+            let name = format!("taken {member} on transport {transport}");
+            cases.push(case(name, &one, &other, transport));
         }
     }
+    let mut one = with("encodingId", json!("r"));
+    one["muxId"] = "a".into();
+    let mut other = one.clone();
+    other["muxId"] = "b".into();
+    other["encodings"][0] = json!({ "encodingId": "r" });
+    let name = "taken encodingId of another muxId";
+    cases.push(case(name.into(), &one, &other, WEBRTC));
     cases
 }
