@@ -73,12 +73,12 @@ fn a_burst_is_never_more_than_v2s_controller_can_take() {
     for id in 0..100 {
         worker.channel.write_all(&frame(&dump(id))).unwrap();
     }
+    thread::sleep(std::time::Duration::from_millis(300));
     // As that controller reads: what is left of the reading before, and another 64 KiB.
     let mut unread: Vec<u8> = Vec::new();
     let mut chunk = vec![0; 65_536];
     let mut next = 0;
     while next < 100 {
-        thread::sleep(std::time::Duration::from_millis(2));
         let len = worker.channel.read(&mut chunk).unwrap();
         let is_appended = !unread.is_empty();
         unread.extend_from_slice(&chunk[..len]);
