@@ -144,6 +144,12 @@ fn wrong_class() -> Vec<Case> {
         (PLAIN, "transport.setRemoteDtlsParameters", dtls),
         (PLAIN, "transport.setMaxBitrate", json!({ "bitrate": 1 })),
         (PLAIN, "transport.changeUfragPwd", json!({})),
+        (
+            PLAIN,
+            "transport.startMirroring",
+            json!({ "remoteIP": "127.0.0.1", "remotePort": 40_412 }),
+        ),
+        (PLAIN, "transport.stopMirroring", json!({})),
     ];
     rows.map(|(id, method, data)| {
         let name = format!("wrong class {method}");
