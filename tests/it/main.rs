@@ -13,6 +13,8 @@ mod early;
 mod forwarding;
 mod ice_tcp;
 mod mirroring;
+mod own_ports;
 mod plain;
 mod simulcast;
 mod support;
+mod v2;
