@@ -1,0 +1,9 @@
+// The original module's own tests, as far as they fit its last version, on the worker under test.
+
+import { createRequire } from "node:module";
+import { originalModule } from "./conference.js";
+
+await originalModule();
+const require = createRequire(import.meta.url);
+require("mediasoup/test/test-mediasoup.js");
+require("mediasoup/test/test-Server.js");
