@@ -14,8 +14,8 @@ use crate::peer::Peer;
 use crate::periodic::Periodic;
 use crate::producer::Producer;
 use crate::protocol::with_app_data;
-use crate::room::State;
-use crate::transport::WebRtcTransport;
+use crate::room::{Room, State};
+use crate::transport::Transport;
 use crate::{Originator, lock};
 
 /// What happens to a consumer (`spec: api.md` §12.3).
@@ -52,7 +52,8 @@ pub struct Consumer(Arc<Inner>);
 struct Inner {
     id: ConsumerId,
     source: Producer,
-    owner: Peer,
+    /// `None`: an RTP streamer.
+    owner: Option<Peer>,
     rtp_parameters: RtpParameters,
     events: Emitter<ConsumerEvent>,
     stats: Periodic,
@@ -64,7 +65,7 @@ struct Inner {
 #[derive(Default)]
 struct Now {
     is_closed: bool,
-    transport: Option<WebRtcTransport>,
+    transport: Option<Transport>,
     pauses: Pauses,
     is_source_paused: bool,
     preferred_profile: Profile,
@@ -89,9 +90,13 @@ impl Consumer {
     pub(crate) fn new(
         id: ConsumerId,
         source: Producer,
-        owner: Peer,
+        owner: Option<Peer>,
         rtp_parameters: RtpParameters,
     ) -> Self {
+        let app_data = match &owner {
+            Some(_) => source.app_data(),
+            None => Value::Null,
+        };
         let now = Now {
             is_source_paused: source.paused(),
             ..Now::default()
@@ -102,7 +107,7 @@ impl Consumer {
             rtp_parameters,
             events: Emitter::default(),
             stats: Periodic::default(),
-            app_data: Mutex::new(source.app_data()),
+            app_data: Mutex::new(app_data),
             now: Mutex::new(now),
             source,
         }))
@@ -138,13 +143,13 @@ impl Consumer {
         self.0.source.peer()
     }
 
-    /// The peer that receives the media.
-    pub fn owner(&self) -> &Peer {
-        &self.0.owner
+    /// The peer that receives the media; `None` in an [`RtpStreamer`](crate::RtpStreamer).
+    pub fn owner(&self) -> Option<&Peer> {
+        self.0.owner.as_ref()
     }
 
     /// The transport it is enabled on.
-    pub fn transport(&self) -> Option<WebRtcTransport> {
+    pub fn transport(&self) -> Option<Transport> {
         lock(&self.0.now).transport.clone()
     }
 
@@ -201,7 +206,7 @@ impl Consumer {
 
     /// Closes it and tells the client. Does nothing if it is closed.
     pub fn close(&self) {
-        let mut state = self.0.owner.room().lock();
+        let mut state = self.room().lock();
         self.close_in(&mut state, true);
     }
 
@@ -227,7 +232,7 @@ impl Consumer {
         }
         let consumer = self.clone();
         let call = Call::SetConsumerProfile(SetPreferredProfile { profile });
-        let channel = self.0.owner.room().channel();
+        let channel = self.room().channel();
         channel.send_then(self.ids(), call, move |answer| match answer {
             // Its client has been told that it is gone.
             Ok(_) if consumer.closed() => {}
@@ -243,7 +248,7 @@ impl Consumer {
     pub fn request_key_frame(&self) {
         if !self.closed() && self.enabled() && !self.paused() && self.kind() == MediaKind::Video {
             let call = Call::RequestKeyFrame(Default::default());
-            self.0.owner.room().channel().send(self.ids(), call);
+            self.room().channel().send(self.ids(), call);
         }
     }
 
@@ -298,7 +303,7 @@ impl Consumer {
     }
 
     /// Starts sending on a transport of the client.
-    pub(crate) async fn enable(&self, transport: &WebRtcTransport) -> Result<()> {
+    pub(crate) async fn enable(&self, transport: &Transport) -> Result<()> {
         self.check_open()?;
         if self.enabled() {
             return Err(Error::InvalidState("Consumer already enabled".into()));
@@ -308,17 +313,19 @@ impl Consumer {
         });
         let (consumer, transport) = (self.clone(), transport.clone());
         let ids = self.ids().transport(broth_ipc::TransportId(transport.id()));
-        let room = self.0.owner.room();
+        let room = self.room();
         // Done when the answer is read, as events of the sending consumer follow right behind it.
-        let enabled = room.channel().request_then(ids, call, move |answer| {
-            answer?;
-            let _state = consumer.0.owner.room().lock();
-            consumer.check_open()?;
-            transport.check_open()?;
-            lock(&consumer.0.now).transport = Some(transport);
-            consumer.0.events.emit(ConsumerEvent::Handled);
-            Ok(())
-        });
+        let enabled = room
+            .channel()
+            .request_then(ids, call, vec![], move |answer| {
+                answer?;
+                let _state = consumer.room().lock();
+                consumer.check_open()?;
+                transport.check_open()?;
+                lock(&consumer.0.now).transport = Some(transport);
+                consumer.0.events.emit(ConsumerEvent::Handled);
+                Ok(())
+            });
         enabled.await
     }
 
@@ -329,8 +336,8 @@ impl Consumer {
         }
         let consumer = self.clone();
         let call = Call::SetConsumerProfile(SetPreferredProfile { profile });
-        let channel = self.0.owner.room().channel();
-        let set = channel.request_then(self.ids(), call, move |answer| {
+        let channel = self.room().channel();
+        let set = channel.request_then(self.ids(), call, vec![], move |answer| {
             answer?;
             lock(&consumer.0.now).preferred_profile = profile;
             Ok(())
@@ -341,7 +348,7 @@ impl Consumer {
     /// Pauses or resumes on the application's or the client's side. The worker hears of the sum
     /// of both; the source's pause it knows by itself.
     pub(crate) fn set_paused(&self, side: Originator, is_paused: bool, app_data: Option<Value>) {
-        let state = self.0.owner.room().lock();
+        let state = self.room().lock();
         let (sum, is_heard) = {
             let mut now = lock(&self.0.now);
             if now.is_closed {
@@ -433,16 +440,19 @@ impl Consumer {
             self.tell("consumerClosed", json!({}));
         }
         state.consumers.remove(&self.0.id);
-        self.0.owner.forget_consumer(self);
+        if let Some(owner) = &self.0.owner {
+            owner.forget_consumer(self);
+        }
         self.0.source.forget_consumer(self);
         self.0.events.emit_last(ConsumerEvent::Close);
+        state.close_streamers(|streamer| streamer.consumer() == self);
         if tell_worker {
             state.send(self.ids(), Call::CloseConsumer(Default::default()));
         }
     }
 
     /// Its transport closed.
-    pub(crate) fn leave_transport(&self, transport: &WebRtcTransport) {
+    pub(crate) fn leave_transport(&self, transport: &Transport) {
         let left = {
             let mut now = lock(&self.0.now);
             now.transport.take_if(|own| own == transport)
@@ -466,11 +476,16 @@ impl Consumer {
         })
     }
 
-    /// Tells the receiving client something about it.
+    /// Tells the receiving client, if there is one, something about it.
     fn tell(&self, method: &str, mut members: Value) {
+        let Some(owner) = &self.0.owner else { return };
         members["id"] = self.id().into();
         members["peerName"] = self.peer().name().into();
-        self.0.owner.notify(method, members);
+        owner.notify(method, members);
+    }
+
+    fn room(&self) -> &Room {
+        self.peer().room()
     }
 
     /// Whether the client is sent this SSRC.
@@ -490,8 +505,10 @@ impl Consumer {
     }
 
     async fn request(&self, call: Call) -> Result<Value> {
-        let room = self.0.owner.room();
-        room.channel().request(self.ids(), call, vec![]).await
+        self.room()
+            .channel()
+            .request(self.ids(), call, vec![])
+            .await
     }
 }
 

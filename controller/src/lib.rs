@@ -10,6 +10,7 @@
 
 #![deny(missing_docs)]
 
+mod active_speaker;
 mod consumer;
 mod error;
 mod events;
@@ -20,6 +21,7 @@ mod periodic;
 mod producer;
 mod protocol;
 mod room;
+mod rtp_streamer;
 mod server;
 mod settings;
 mod sockets;
@@ -27,11 +29,12 @@ mod supervisor;
 mod transport;
 mod worker_channel;
 
+pub use active_speaker::{ActiveSpeakerDetector, ActiveSpeakerEvent};
 pub use broth_ipc::body::{
     ConsumerDump, DtlsIdentity, DtlsParameters, DtlsRole, DtlsState, Fingerprint, IceCandidate,
-    IceParameters, IceState, Load, ProducerDump, Protocol, RouterDump, RtpStreamStats,
-    SendBandwidth, TransportStats, TransportTuple, WebRtcTransportDump, WebRtcTransportOptions,
-    WorkerDump, WorkerSettings,
+    IceParameters, IceState, Load, PlainRtpTransportDump, ProducerDump, Protocol, RouterDump,
+    RtpStreamStats, SendBandwidth, TransportStats, TransportTuple, WebRtcTransportDump,
+    WebRtcTransportOptions, WorkerDump, WorkerSettings,
 };
 pub use broth_ipc::rtp::{
     MediaKind, Parameters, Profile, RtcpFeedback, RtcpParameters, RtpCapabilities,
@@ -46,9 +49,12 @@ pub use ortc::RoomMediaCodec;
 pub use peer::{Peer, PeerEvent};
 pub use producer::{Producer, ProducerEvent};
 pub use room::{AudioLevels, CloseReason, Room, RoomEvent};
+pub use rtp_streamer::{RtpStreamer, RtpStreamerEvent, RtpStreamerOptions};
 pub use server::{RoomOptions, Server, ServerEvent, WorkerInfo};
 pub use settings::{Limits, ListenAddr, Settings, WorkerBin};
-pub use transport::{TransportEvent, WebRtcTransport};
+pub use transport::{
+    MirroringOptions, PlainRtpTransport, Transport, TransportEvent, WebRtcTransport,
+};
 
 /// Who caused something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +77,21 @@ pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, 
 /// A random id or SSRC in the range mediasoup v2 draws from (`spec: api.md` §1.1).
 pub(crate) fn random_id() -> u32 {
     rand::Rng::random_range(&mut rand::rng(), 10_000_000..=99_999_999)
+}
+
+/// Makes a thing even if the caller loses interest, and closes it then: half of one would stay in
+/// the worker without anybody knowing.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    create: impl Future<Output = Result<T>> + Send + 'static,
+    close: impl FnOnce(T) + Send + 'static,
+) -> Result<T> {
+    let (reply, created) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        if let Err(Ok(unwanted)) = reply.send(create.await) {
+            close(unwanted);
+        }
+    });
+    created.await.unwrap_or(Err(Error::ChannelClosed))
 }
 
 /// Reads a worker's answer.

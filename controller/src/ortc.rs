@@ -281,6 +281,17 @@ pub fn room_capabilities(media_codecs: &[RoomMediaCodec]) -> Result<RtpCapabilit
     })
 }
 
+/// Takes back the offer of transport-wide feedback, for a worker that gives none.
+pub(crate) fn remove_transport_cc(capabilities: &mut RtpCapabilities) {
+    for codec in &mut capabilities.codecs {
+        if let Some(feedback) = &mut codec.rtcp_feedback {
+            feedback.retain(|feedback| feedback.kind != TRANSPORT_CC);
+        }
+    }
+    let extensions = &mut capabilities.header_extensions;
+    extensions.retain(|extension| extension.uri != TRANSPORT_CC_URI);
+}
+
 /// Finds the supported codec for a wanted one and completes it, except for the payload type.
 fn support(wanted: &RoomMediaCodec) -> Result<(&'static Supported, RtpCodecCapability)> {
     if wanted.name.is_empty() || wanted.clock_rate == 0 {

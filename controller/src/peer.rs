@@ -14,7 +14,7 @@ use crate::events::{Emitter, EventStream, LONG_BACKLOG};
 use crate::producer::Producer;
 use crate::protocol::{self, with_app_data};
 use crate::room::{Room, State};
-use crate::transport::WebRtcTransport;
+use crate::transport::Transport;
 use crate::{Originator, lock};
 
 /// What happens to a peer (`spec: api.md` §7.6).
@@ -30,7 +30,7 @@ pub enum PeerEvent {
     /// A mediasoup protocol notification to be delivered to the client.
     Notify(Value),
     /// The client has a new transport.
-    NewTransport(WebRtcTransport),
+    NewTransport(Transport),
     /// The client sends something new.
     NewProducer(Producer),
     /// There is something new to send to the client.
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Inner {
 #[derive(Default)]
 struct Now {
     is_closed: bool,
-    transports: Vec<WebRtcTransport>,
+    transports: Vec<Transport>,
     producers: Vec<Producer>,
     consumers: Vec<Consumer>,
 }
@@ -132,7 +132,7 @@ impl Peer {
     }
 
     /// Its transports in the order they were created.
-    pub fn transports(&self) -> Vec<WebRtcTransport> {
+    pub fn transports(&self) -> Vec<Transport> {
         lock(&self.0.now).transports.clone()
     }
 
@@ -147,7 +147,7 @@ impl Peer {
     }
 
     /// The transport with that id.
-    pub fn get_transport_by_id(&self, id: u32) -> Option<WebRtcTransport> {
+    pub fn get_transport_by_id(&self, id: u32) -> Option<Transport> {
         let now = lock(&self.0.now);
         now.transports
             .iter()
@@ -334,11 +334,16 @@ impl Peer {
         }
     }
 
+    pub(crate) fn add_transport(&self, transport: Transport) {
+        lock(&self.0.now).transports.push(transport.clone());
+        self.emit(PeerEvent::NewTransport(transport));
+    }
+
     pub(crate) fn add_consumer(&self, consumer: Consumer) {
         lock(&self.0.now).consumers.push(consumer);
     }
 
-    pub(crate) fn forget_transport(&self, transport: &WebRtcTransport) {
+    pub(crate) fn forget_transport(&self, transport: &Transport) {
         lock(&self.0.now)
             .transports
             .retain(|other| other != transport);

@@ -15,7 +15,7 @@ use crate::peer::Peer;
 use crate::periodic::Periodic;
 use crate::protocol::with_app_data;
 use crate::room::State;
-use crate::transport::WebRtcTransport;
+use crate::transport::Transport;
 use crate::{Originator, lock};
 
 /// What happens to a producer (`spec: api.md` §11.3).
@@ -50,7 +50,8 @@ pub struct Producer(Arc<Inner>);
 
 struct Inner {
     id: ProducerId,
-    transport: WebRtcTransport,
+    peer: Peer,
+    transport: Transport,
     request: CreateProducer,
     consumable: RtpParameters,
     events: Emitter<ProducerEvent>,
@@ -85,7 +86,8 @@ impl PartialEq for Producer {
 impl Producer {
     pub(crate) fn new(
         id: ProducerId,
-        transport: WebRtcTransport,
+        peer: Peer,
+        transport: Transport,
         request: CreateProducer,
         consumable: RtpParameters,
         app_data: Value,
@@ -99,6 +101,7 @@ impl Producer {
         };
         Self(Arc::new(Inner {
             id,
+            peer,
             transport,
             request,
             consumable,
@@ -136,11 +139,11 @@ impl Producer {
 
     /// The peer that sends.
     pub fn peer(&self) -> &Peer {
-        self.0.transport.peer()
+        &self.0.peer
     }
 
     /// The transport it sends on; kept even after that has closed.
-    pub fn transport(&self) -> &WebRtcTransport {
+    pub fn transport(&self) -> &Transport {
         &self.0.transport
     }
 

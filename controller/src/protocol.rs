@@ -1,12 +1,15 @@
 //! The shape of mediasoup protocol messages (`spec: protocol.md`): checks of what clients send,
 //! with v2's texts. Pure functions.
 
+use std::net::{IpAddr, SocketAddr};
+
 use broth_ipc::body::{DtlsParameters, DtlsRole, Fingerprint, WebRtcTransportOptions};
 use broth_ipc::rtp::Profile;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::sockets::Prefer;
 
 /// Deepest nesting of what is passed on to a worker, which gives up at 128 levels.
 const NESTING_MAX: usize = 32;
@@ -177,14 +180,68 @@ pub(crate) fn transport_options(members: &Members) -> WebRtcTransportOptions {
     }
 }
 
-/// `dtlsParameters` of a client, if the message has any.
-pub(crate) fn dtls_parameters(members: &Members) -> Result<Option<DtlsParameters>> {
-    let Some(given) = members
-        .get("dtlsParameters")
-        .filter(|value| is_truthy(value))
-    else {
-        return Ok(None);
+/// A member that is there, as JavaScript sees it.
+pub(crate) fn given<'m>(members: &'m Members, member: &str) -> Option<&'m Value> {
+    members.get(member).filter(|value| is_truthy(value))
+}
+
+/// What a plain RTP transport is to be made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PlainOptions {
+    /// Where to send, if it is known already.
+    pub(crate) remote: Option<SocketAddr>,
+    /// Local address instead of the one listened on.
+    pub(crate) local_ip: Option<IpAddr>,
+    /// Which family while `remote` is not known.
+    pub(crate) prefer: Prefer,
+}
+
+impl PlainOptions {
+    /// Sends to `remote`.
+    pub(crate) fn towards(remote: SocketAddr, local_ip: Option<IpAddr>) -> Self {
+        Self {
+            remote: Some(remote),
+            local_ip,
+            prefer: Prefer::default(),
+        }
+    }
+}
+
+/// `plainRtpParameters` of `createTransport`, and those of its `options` that matter.
+pub(crate) fn plain_options(
+    given: &Value,
+    options: &WebRtcTransportOptions,
+) -> Result<PlainOptions> {
+    let Value::Object(remote) = given else {
+        return Err(Error::wrong_type("plainRtpParameters must be an object"));
     };
+    let is_known = remote.get("ip").is_some_and(|ip| !ip.is_null());
+    Ok(PlainOptions {
+        remote: is_known.then(|| remote_parameters(given)).transpose()?,
+        local_ip: None,
+        prefer: Prefer {
+            ipv4: options.prefer_ipv4,
+            ipv6: options.prefer_ipv6,
+        },
+    })
+}
+
+/// `plainRtpParameters` of a client: where to send.
+pub(crate) fn remote_parameters(given: &Value) -> Result<SocketAddr> {
+    let missing = |member| Error::wrong_type(format!("missing data.{member}"));
+    let ip = given.get("ip").and_then(Value::as_str);
+    let ip = ip.ok_or_else(|| missing("ip"))?;
+    let port = given.get("port").and_then(Value::as_u64);
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    let port = port.filter(|port| *port != 0);
+    let port = port.ok_or_else(|| missing("port"))?;
+    let parsed = ip.parse::<IpAddr>();
+    let ip = parsed.map_err(|_| Error::other(format!("invalid destination IP '{ip}'")))?;
+    Ok(SocketAddr::new(ip, port))
+}
+
+/// `dtlsParameters` of a client.
+pub(crate) fn dtls_parameters(given: &Value) -> Result<DtlsParameters> {
     let Some(given_fingerprints) = given.get("fingerprints").and_then(Value::as_array) else {
         return Err(Error::wrong_type("missing data.fingerprints"));
     };
@@ -209,7 +266,7 @@ pub(crate) fn dtls_parameters(members: &Members) -> Result<Option<DtlsParameters
         Some(role) => serde_json::from_value(role.clone())
             .map_err(|_| Error::wrong_type("invalid remote role"))?,
     };
-    Ok(Some(DtlsParameters { role, fingerprints }))
+    Ok(DtlsParameters { role, fingerprints })
 }
 
 #[cfg(test)]
@@ -313,14 +370,59 @@ mod tests {
             ),
         ];
         for (given, expected) in rows {
-            let message = json!({ "dtlsParameters": given });
-            let error = dtls_parameters(message.as_object().unwrap()).unwrap_err();
+            let error = dtls_parameters(&given).unwrap_err();
             assert_eq!(error.to_string(), expected);
         }
-        let message = json!({ "dtlsParameters": { "fingerprints": [good] } });
-        let parsed = dtls_parameters(message.as_object().unwrap()).unwrap();
-        assert_eq!(parsed.map(|parsed| parsed.role), Some(DtlsRole::Auto));
-        assert_eq!(dtls_parameters(&Members::new()).unwrap(), None);
+        let parsed = dtls_parameters(&json!({ "fingerprints": [good] })).unwrap();
+        assert_eq!(parsed.role, DtlsRole::Auto);
+    }
+
+    #[test]
+    fn a_remote_address_is_an_ip_and_a_port() {
+        let rows = [
+            (json!({ "ip": "127.0.0.1", "port": 5004 }), "127.0.0.1:5004"),
+            (json!({ "ip": "::1", "port": 5004 }), "[::1]:5004"),
+            (json!({}), "missing data.ip"),
+            (json!({ "port": 5004 }), "missing data.ip"),
+            (json!({ "ip": 7, "port": 5004 }), "missing data.ip"),
+            (json!({ "ip": "127.0.0.1" }), "missing data.port"),
+            (json!({ "ip": "127.0.0.1", "port": 0 }), "missing data.port"),
+            (
+                json!({ "ip": "127.0.0.1", "port": 65536 }),
+                "missing data.port",
+            ),
+            (
+                json!({ "ip": "127.0.0.1", "port": "1" }),
+                "missing data.port",
+            ),
+            (
+                json!({ "ip": "zz", "port": 5004 }),
+                "invalid destination IP 'zz'",
+            ),
+            (json!(true), "missing data.ip"),
+        ];
+        for (given, expected) in rows {
+            let remote = remote_parameters(&given);
+            let text = remote.map_or_else(|error| error.to_string(), |at| at.to_string());
+            assert_eq!(text, expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_plain_transport_may_learn_its_remote_address_later() {
+        let options = WebRtcTransportOptions::default();
+        let remote = |given| plain_options(&given, &options).map(|plain| plain.remote);
+        assert_eq!(remote(json!({})).unwrap(), None);
+        assert_eq!(remote(json!({ "ip": null, "port": 5004 })).unwrap(), None);
+        let known = remote(json!({ "ip": "127.0.0.1", "port": 5004 })).unwrap();
+        assert_eq!(known, Some(([127, 0, 0, 1], 5004).into()));
+        for wrong in [
+            json!(true),
+            json!("127.0.0.1"),
+            json!({ "ip": "127.0.0.1" }),
+        ] {
+            assert!(remote(wrong.clone()).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A room: peers that see and hear each other, in one worker.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use broth_ipc::body::{CreateConsumer, CreateRouter, RouterDump, SetAudioLevelsEvent};
@@ -10,19 +11,21 @@ use broth_ipc::{
 };
 use serde_json::{Value, json};
 
+use crate::active_speaker::ActiveSpeakerDetector;
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventStream, LONG_BACKLOG};
-use crate::ortc;
+use crate::ortc::{self, RoomMediaCodec};
 use crate::peer::{Peer, PeerEvent};
 use crate::producer::Producer;
-use crate::protocol::{self, Members};
+use crate::protocol::{self, Members, PlainOptions};
+use crate::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 use crate::settings::Limits;
-use crate::sockets::RoomSockets;
-use crate::supervisor::worker::Worker;
-use crate::transport::WebRtcTransport;
+use crate::sockets::{BoundSocket, Ports, Prefer, RoomSockets};
+use crate::supervisor::worker::{Worker, WorkerKind};
+use crate::transport::{PlainRtpTransport, Transport};
 use crate::worker_channel::WorkerChannel;
-use crate::{lock, random_id};
+use crate::{lock, random_id, to_its_end};
 
 /// What happens to a room (`spec: api.md` §6.4).
 #[derive(Clone, Debug)]
@@ -62,6 +65,7 @@ struct Inner {
     worker: Arc<Worker>,
     capabilities: RtpCapabilities,
     limits: Limits,
+    ports: Arc<Ports>,
     /// Kept here so that they outlive the worker.
     sockets: RoomSockets,
     events: Emitter<RoomEvent>,
@@ -79,9 +83,10 @@ pub(crate) struct State {
     is_reporting_levels: bool,
     channel: WorkerChannel,
     pub(crate) peers: Vec<Peer>,
-    pub(crate) transports: HashMap<TransportId, WebRtcTransport>,
+    pub(crate) transports: HashMap<TransportId, Transport>,
     pub(crate) producers: HashMap<ProducerId, Producer>,
     pub(crate) consumers: HashMap<ConsumerId, Consumer>,
+    pub(crate) streamers: Vec<RtpStreamer>,
 }
 
 impl State {
@@ -90,6 +95,32 @@ impl State {
     pub(crate) fn send(&self, ids: Ids, call: Call) {
         if !self.is_closed {
             self.channel.send(ids, call);
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Whether something in the room has that id.
+    pub(crate) fn knows(&self, id: u32) -> bool {
+        self.scope_of(id).is_some() || self.producers.contains_key(&ProducerId(id))
+    }
+
+    /// What kind of thing with events has that id.
+    fn scope_of(&self, id: u32) -> Option<Scope> {
+        if self.transports.contains_key(&TransportId(id)) {
+            return Some(Scope::Transport);
+        }
+        let is_consumer = self.consumers.contains_key(&ConsumerId(id));
+        is_consumer.then_some(Scope::Consumer)
+    }
+
+    /// Closes the streamers whose consumer or transport closed.
+    pub(crate) fn close_streamers(&mut self, is_over: impl Fn(&RtpStreamer) -> bool) {
+        while let Some(at) = self.streamers.iter().position(&is_over) {
+            let streamer = self.streamers.swap_remove(at);
+            streamer.close_in(self);
         }
     }
 }
@@ -112,10 +143,18 @@ impl Room {
     /// Makes a room on a worker.
     pub(crate) async fn create(
         worker: Arc<Worker>,
-        capabilities: RtpCapabilities,
-        sockets: RoomSockets,
+        media_codecs: Vec<RoomMediaCodec>,
+        ports: Arc<Ports>,
         limits: Limits,
     ) -> Result<Self> {
+        let mut capabilities = ortc::room_capabilities(&media_codecs)?;
+        let sockets = match worker.kind {
+            WorkerKind::Broth => RoomSockets::bind(&ports)?,
+            WorkerKind::V2 => {
+                ortc::remove_transport_cc(&mut capabilities);
+                RoomSockets::default()
+            }
+        };
         let state = State {
             is_closed: false,
             is_reporting_levels: false,
@@ -124,6 +163,7 @@ impl Room {
             transports: HashMap::new(),
             producers: HashMap::new(),
             consumers: HashMap::new(),
+            streamers: Vec::new(),
         };
         let request = CreateRouter {
             sockets: sockets.described.clone(),
@@ -136,6 +176,7 @@ impl Room {
             worker: Arc::clone(&worker),
             capabilities,
             limits,
+            ports,
             sockets,
             events: Emitter::keeping(LONG_BACKLOG),
             audio_levels: Emitter::default(),
@@ -187,8 +228,9 @@ impl Room {
         self.0.worker.idx
     }
 
-    /// The ports media is received at: `(address, port)` of each UDP socket and TCP listener.
-    pub fn ports(&self) -> Vec<(std::net::IpAddr, u16)> {
+    /// The ports media is received at: `(address, port)` of each UDP socket and TCP listener that
+    /// its WebRTC transports share.
+    pub fn ports(&self) -> Vec<(IpAddr, u16)> {
         let described = self.0.sockets.described.iter();
         described.map(|socket| (socket.ip, socket.port)).collect()
     }
@@ -248,6 +290,34 @@ impl Room {
         }
     }
 
+    /// Sends what a producer of this room sends to an address, as plain RTP (`spec: api.md` §13).
+    ///
+    /// # Errors
+    /// The producer is not of this room or closed, the address is of a family that is not
+    /// listened on, no port is free, or the worker refuses.
+    pub async fn create_rtp_streamer(
+        &self,
+        producer: &Producer,
+        options: RtpStreamerOptions,
+    ) -> Result<RtpStreamer> {
+        self.check_open()?;
+        if !self.has(producer) {
+            return Err(Error::other("Producer not found"));
+        }
+        let (room, producer) = (self.clone(), producer.clone());
+        let stream = async move { room.stream(&producer, options).await };
+        to_its_end(stream, |streamer: RtpStreamer| streamer.close()).await
+    }
+
+    /// Starts telling who speaks (`spec: api.md` §14).
+    ///
+    /// # Errors
+    /// The room is closed.
+    pub fn create_active_speaker_detector(&self) -> Result<ActiveSpeakerDetector> {
+        self.check_open()?;
+        Ok(ActiveSpeakerDetector::start(self))
+    }
+
     /// Everything the worker knows about it.
     ///
     /// # Errors
@@ -280,7 +350,7 @@ impl Room {
         for other in &others {
             let mut consumers = Vec::new();
             for producer in other.producers() {
-                let consumer = self.add_consumer(&mut state, &peer, &producer);
+                let consumer = self.add_consumer(&mut state, Some(&peer), &producer);
                 peer.emit(PeerEvent::NewConsumer(consumer.clone()));
                 consumers.push(consumer.to_data());
             }
@@ -296,18 +366,56 @@ impl Room {
         Ok((peer, json!({ "peers": described })))
     }
 
-    /// Makes the consumer of `owner` for `producer`.
+    async fn stream(
+        &self,
+        producer: &Producer,
+        options: RtpStreamerOptions,
+    ) -> Result<RtpStreamer> {
+        let id = TransportId(random_id());
+        let options = PlainOptions::towards(options.remote, options.local_ip);
+        let transport = PlainRtpTransport::create(self, None, id, options, Value::Null).await?;
+        let consumer = {
+            let mut state = self.lock();
+            if producer.closed() {
+                drop(state);
+                transport.close(None);
+                return Err(Error::other("Producer not found"));
+            }
+            let consumer = self.add_consumer(&mut state, None, producer);
+            let streamer = RtpStreamer::new(self.clone(), consumer.clone(), transport.clone());
+            state.streamers.push(streamer);
+            consumer
+        };
+        // Whatever closes meanwhile closes the rest.
+        let enabled = consumer.enable(&Transport::from(transport)).await;
+        let mut state = self.lock();
+        let is_its = |streamer: &RtpStreamer| streamer.consumer() == &consumer;
+        match (
+            enabled,
+            state.streamers.iter().find(|streamer| is_its(streamer)),
+        ) {
+            (Ok(()), Some(streamer)) => Ok(streamer.clone()),
+            (Ok(()), None) => Err(Error::closed("RtpStreamer")),
+            (Err(error), _) => {
+                state.close_streamers(is_its);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the consumer of `owner`, or of a streamer, for `producer`.
     pub(crate) fn add_consumer(
         &self,
         state: &mut State,
-        owner: &Peer,
+        owner: Option<&Peer>,
         producer: &Producer,
     ) -> Consumer {
-        let id = std::iter::repeat_with(|| ConsumerId(random_id()))
-            .find(|id| !state.consumers.contains_key(id))
+        let id = std::iter::repeat_with(random_id)
+            .find(|id| !state.knows(*id))
+            .map(ConsumerId)
             .expect("the iterator is endless");
         // All consumers of a client may share a transport and hence a key: no SSRC twice.
-        let consumers = owner.consumers();
+        let consumers = owner.map(Peer::consumers).unwrap_or_default();
         let is_free = |ssrc: &u32| !consumers.iter().any(|other| other.uses(*ssrc));
         let mut free = std::iter::repeat_with(random_id).filter(is_free);
         let ssrc = free.next().expect("the iterator is endless");
@@ -316,13 +424,15 @@ impl Room {
             .expect("the iterator is endless");
         let parameters = ortc::consumer_parameters(
             producer.consumable_rtp_parameters(),
-            owner.rtp_capabilities(),
+            owner.map_or(&self.0.capabilities, Peer::rtp_capabilities),
             ssrc,
             rtx_ssrc,
         );
-        let consumer = Consumer::new(id, producer.clone(), owner.clone(), parameters);
+        let consumer = Consumer::new(id, producer.clone(), owner.cloned(), parameters);
         state.consumers.insert(id, consumer.clone());
-        owner.add_consumer(consumer.clone());
+        if let Some(owner) = owner {
+            owner.add_consumer(consumer.clone());
+        }
         producer.add_consumer(consumer.clone());
         let call = Call::CreateConsumer(CreateConsumer {
             kind: producer.kind(),
@@ -347,8 +457,10 @@ impl Room {
     pub(crate) fn handle(&self, notification: Notification) {
         let mut state = self.lock();
         let (id, event) = (notification.target.target_id, notification.event);
+        // The original worker does not say what it speaks of.
+        let scope = notification.target.scope.or_else(|| state.scope_of(id));
         // What is not found was closed from this side a moment ago.
-        match notification.target.scope {
+        match scope {
             Some(Scope::Transport) => {
                 if let Some(transport) = state.transports.get(&TransportId(id)).cloned() {
                     transport.handle(&mut state, event);
@@ -426,6 +538,37 @@ impl Room {
 
     pub(crate) fn limits(&self) -> Limits {
         self.0.limits
+    }
+
+    /// Binds a UDP socket that can reach `remote`; `None` if the worker is to do that.
+    pub(crate) fn bind_towards(
+        &self,
+        remote: Option<IpAddr>,
+        local: Option<IpAddr>,
+        prefer: Prefer,
+    ) -> Result<Option<BoundSocket>> {
+        match self.0.worker.kind {
+            WorkerKind::Broth => self.0.ports.bind_towards(remote, local, prefer).map(Some),
+            WorkerKind::V2 => Ok(None),
+        }
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.0.worker
+    }
+
+    /// Whether a worker's notification with that target, which says no more, is for it.
+    pub(crate) fn is_target(&self, id: u32) -> bool {
+        self.0.id.0 == id || self.lock().scope_of(id).is_some()
+    }
+
+    fn has(&self, producer: &Producer) -> bool {
+        let known = self
+            .lock()
+            .producers
+            .get(&ProducerId(producer.id()))
+            .cloned();
+        known.as_ref() == Some(producer)
     }
 
     /// How many things it has, for placing the next one.

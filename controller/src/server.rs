@@ -4,21 +4,21 @@ use std::sync::{Arc, Mutex};
 
 use broth_ipc::body::{Hello, Load, WorkerDump, WorkerSettings};
 use broth_ipc::{Call, Ids, PROTOCOL};
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventStream, LONG_BACKLOG};
-use crate::lock;
 use crate::ortc::{self, RoomMediaCodec};
 use crate::room::{CloseReason, Room};
 use crate::settings::{Settings, WorkerBin, check_log_level};
-use crate::sockets::RoomSockets;
+use crate::sockets::Ports;
+use crate::supervisor::args::{original_refusal, worker_args};
 use crate::supervisor::cpus;
 use crate::supervisor::placement::{self, Candidate};
 use crate::supervisor::slot::{Slot, SlotEvent};
 use crate::supervisor::spawn::{Spawner, WorkerSpec, allowed_cpus};
 use crate::supervisor::worker::Worker;
+use crate::{lock, to_its_end};
 
 /// How many workers may die under a new room before it is not made.
 const ROOM_TRIES: usize = 3;
@@ -78,6 +78,7 @@ pub struct Server(Arc<Inner>);
 
 struct Inner {
     settings: Settings,
+    ports: Arc<Ports>,
     slots: Vec<Slot>,
     events: Emitter<ServerEvent>,
     tasks: Mutex<Tasks>,
@@ -112,28 +113,24 @@ impl Server {
             protocol: PROTOCOL,
             dtls: settings.dtls.clone(),
         };
-        let slots = cpus::assign(&ordered, settings.num_workers)
-            .into_iter()
-            .enumerate();
-        let slots = slots.map(|(idx, cpu)| {
+        let cpus = cpus::assign(&ordered, settings.num_workers);
+        let count = cpus.len();
+        let slots = cpus.into_iter().enumerate().map(|(idx, cpu)| {
             let id = format!("{name}#{}", idx + 1);
-            let mut args = vec![id.clone(), format!("--logLevel={}", settings.log_level)];
-            args.extend(
-                settings
-                    .log_tags
-                    .iter()
-                    .map(|tag| format!("--logTag={tag}")),
-            );
             let spec = WorkerSpec {
                 bin: bin.clone(),
                 is_own_executable: settings.worker_bin == WorkerBin::ThisExecutable,
-                args,
+                args: worker_args(&settings, &id, idx, count),
                 cpu,
             };
-            Slot::new(idx, id, spec, hello.clone())
+            Slot::new(idx, id, spec, hello.clone(), original_refusal(&settings))
         });
         let server = Self(Arc::new(Inner {
             slots: slots.collect(),
+            ports: Arc::new(Ports {
+                listen: settings.listen.clone(),
+                range: settings.rtc_ports.clone(),
+            }),
             settings,
             events: Emitter::keeping(LONG_BACKLOG),
             tasks: Mutex::new(Tasks::Closed),
@@ -198,14 +195,14 @@ impl Server {
         options: RoomOptions,
     ) -> Result<Room> {
         self.check_open()?;
-        let capabilities = ortc::room_capabilities(media_codecs)?;
-        let settings = &self.0.settings;
+        ortc::room_capabilities(media_codecs)?;
+        let limits = self.0.settings.limits;
         for _ in 0..ROOM_TRIES {
             self.check_open()?;
             let worker = self.place(options)?;
-            let sockets = RoomSockets::bind(&settings.listen, &settings.rtc_ports)?;
-            let create = Room::create(worker, capabilities.clone(), sockets, settings.limits);
-            match to_its_end(create).await {
+            let (codecs, ports) = (media_codecs.to_vec(), Arc::clone(&self.0.ports));
+            let create = Room::create(worker, codecs, ports, limits);
+            match to_its_end(create, |room| room.close(None)).await {
                 // The worker just died: another one may live.
                 Err(Error::ChannelClosed) => {}
                 Err(error) => return Err(error),
@@ -315,16 +312,4 @@ impl Server {
     fn check_open(&self) -> Result<()> {
         Error::if_closed(self.closed(), "Server")
     }
-}
-
-/// Makes a room even if the caller loses interest, and closes it then: half of one would stay in
-/// the worker without anybody knowing.
-async fn to_its_end(create: impl Future<Output = Result<Room>> + Send + 'static) -> Result<Room> {
-    let (reply, created) = oneshot::channel();
-    tokio::spawn(async move {
-        if let Err(Ok(room)) = reply.send(create.await) {
-            room.close(None);
-        }
-    });
-    created.await.unwrap_or(Err(Error::ChannelClosed))
 }

@@ -1,5 +1,6 @@
 //! Worker processes: started, watched, and started again.
 
+pub(crate) mod args;
 pub(crate) mod cpus;
 mod output;
 pub(crate) mod placement;

@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use broth_ipc::{
@@ -57,6 +59,8 @@ struct Command {
 #[derive(Clone)]
 pub(crate) struct WorkerChannel {
     commands: mpsc::UnboundedSender<Command>,
+    /// Largest payload that may be sent.
+    payload_bytes_max: Arc<AtomicUsize>,
 }
 
 impl WorkerChannel {
@@ -71,9 +75,20 @@ impl WorkerChannel {
             channel,
             pending: Pending::default(),
             deadlines: VecDeque::new(),
+            payload_bytes_max: Arc::new(AtomicUsize::new(PAYLOAD_BYTES_MAX)),
             handle,
         };
-        Ok((Self { commands }, tokio::spawn(turn.run(queue))))
+        let own = Self {
+            commands,
+            payload_bytes_max: Arc::clone(&turn.payload_bytes_max),
+        };
+        Ok((own, tokio::spawn(turn.run(queue))))
+    }
+
+    /// Refuses larger requests from now on.
+    pub(crate) fn limit_payloads(&self, payload_bytes_max: usize) {
+        self.payload_bytes_max
+            .store(payload_bytes_max, Ordering::Relaxed);
     }
 
     /// Whether the worker is gone, as far as its channel tells.
@@ -101,10 +116,12 @@ impl WorkerChannel {
         &self,
         ids: Ids,
         call: Call,
+        fds: Vec<OwnedFd>,
         then: impl FnOnce(Result<Value>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, result) = oneshot::channel();
-        self.send_then(ids, call, |answer| drop(reply.send(then(answer))));
+        let then: Then = Box::new(|answer| drop(reply.send(then(answer))));
+        self.push(ids, call, fds, Waiter::Then(then))?;
         result.await.unwrap_or(Err(Error::ChannelClosed))
     }
 
@@ -138,6 +155,7 @@ struct Turn<H> {
     pending: Pending<Waiter>,
     /// Oldest first, as all requests get the same time.
     deadlines: VecDeque<(Instant, Ticket)>,
+    payload_bytes_max: Arc<AtomicUsize>,
     handle: H,
 }
 
@@ -180,8 +198,9 @@ impl<H: FnMut(Notification)> Turn<H> {
             ids: command.ids,
             call: command.call,
         };
+        let bytes_max = self.payload_bytes_max.load(Ordering::Relaxed);
         let refused = match request.to_payload(command.fds.len()) {
-            Ok(payload) if payload.len() <= PAYLOAD_BYTES_MAX => {
+            Ok(payload) if payload.len() <= bytes_max => {
                 self.deadlines
                     .push_back((Instant::now() + ANSWER_TIMEOUT, ticket));
                 match self.channel.send(&payload, command.fds) {

@@ -275,6 +275,9 @@ pub struct StartMirroring {
     /// Local address; absent: the router's.
     #[serde(default, rename = "localIP", skip_serializing_if = "Option::is_none")]
     pub local_ip: Option<String>,
+    /// The UDP socket, bound by the controller; its descriptor travels with the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<RouterSocket>,
     /// Copy RTP that is sent.
     #[serde(default = "yes")]
     pub send_rtp: bool,

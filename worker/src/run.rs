@@ -90,7 +90,8 @@ fn check_argument(argument: &str) -> Result<(), String> {
             "debug" | "warn" | "error" | "none" => Ok(()),
             other => Err(format!("invalid value '{other}' for logLevel")),
         },
-        "logTag" => Ok(()),
+        "logTag" | "rtcIPv4" | "rtcIPv6" | "rtcAnnouncedIPv4" | "rtcAnnouncedIPv6"
+        | "rtcMinPort" | "rtcMaxPort" => Ok(()),
         _ => Err(format!("unknown configuration parameter: {name}")),
     }
 }

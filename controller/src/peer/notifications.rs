@@ -8,7 +8,7 @@ use crate::consumer::Consumer;
 use crate::error::{Error, Result};
 use crate::producer::Producer;
 use crate::protocol::{self, Members};
-use crate::transport::WebRtcTransport;
+use crate::transport::Transport;
 
 /// How often statistics are sent unless asked otherwise.
 const STATS_INTERVAL_MS: u64 = 1000;
@@ -77,15 +77,23 @@ impl Peer {
         Ok(())
     }
 
+    /// DTLS parameters or the remote address; a transport that refuses them is closed.
     async fn update_transport(&self, members: &Members) -> Result<()> {
         let transport = self.transport_of(members, "id")?;
-        if members.contains_key("plainRtpParameters") {
-            return Err(Error::wrong_type("wrong Transport type"));
-        }
-        let updated = match protocol::dtls_parameters(members) {
-            Ok(None) => return Ok(()),
-            Ok(Some(parameters)) => transport.set_remote_dtls_parameters(parameters).await,
-            Err(error) => Err(error),
+        let updated = if let Some(given) = protocol::given(members, "dtlsParameters") {
+            let transport = transport.web_rtc()?;
+            match protocol::dtls_parameters(given) {
+                Ok(parameters) => transport.set_remote_dtls_parameters(parameters).await,
+                Err(error) => Err(error),
+            }
+        } else if let Some(given) = protocol::given(members, "plainRtpParameters") {
+            let transport = transport.plain()?;
+            match protocol::remote_parameters(given) {
+                Ok(remote) => transport.set_remote_parameters(remote).await,
+                Err(error) => Err(error),
+            }
+        } else {
+            return Ok(());
         };
         if updated.is_err() {
             transport.close(None);
@@ -93,7 +101,7 @@ impl Peer {
         updated
     }
 
-    pub(super) fn transport_of(&self, members: &Members, member: &str) -> Result<WebRtcTransport> {
+    pub(super) fn transport_of(&self, members: &Members, member: &str) -> Result<Transport> {
         let id = protocol::id(members, member)?;
         self.get_transport_by_id(id)
             .ok_or_else(|| Error::other("Transport not found"))

@@ -1,6 +1,6 @@
 //! Requests of a client: one method each (`spec: protocol.md` §3).
 
-use broth_ipc::body::{CreateProducer, WebRtcTransportDump};
+use broth_ipc::body::CreateProducer;
 use broth_ipc::rtp::{MediaKind, RtpParameters};
 use broth_ipc::{Call, ProducerId, TransportId};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ortc;
 use crate::producer::Producer;
 use crate::protocol::{self, Members};
-use crate::transport::WebRtcTransport;
+use crate::transport::{PlainRtpTransport, Transport, WebRtcTransport};
 use crate::{Originator, lock, random_id};
 
 impl Peer {
@@ -27,40 +27,33 @@ impl Peer {
 
     async fn create_transport(&self, mut members: Members) -> Result<Value> {
         let id = protocol::optional_id(&members, "id")?.unwrap_or_else(random_id);
-        if members.contains_key("plainRtpParameters") {
-            return Err(Error::other("plain RTP transports are not available"));
-        }
         let direction = protocol::direction(&members)?;
         let options = protocol::transport_options(&members);
-        let dtls = protocol::dtls_parameters(&members)?;
         let app_data = protocol::app_data(&mut members).unwrap_or_default();
         let room = self.room();
         if self.transports().len() >= room.limits().transports_max {
             return Err(Error::other("too many transports"));
         }
-        let ids = room.ids().transport(TransportId(id));
-        let peer = self.clone();
-        let call = Call::CreateWebRtcTransport(options);
-        // Registered when the answer is read: an older transport of this id, just closed, has had
-        // its last event before.
-        let created = room.channel().request_then(ids, call, move |answer| {
-            let dump: WebRtcTransportDump = crate::parsed(answer?)?;
-            let mut state = peer.room().lock();
-            if peer.closed() {
-                state.send(ids, Call::CloseTransport(Default::default()));
-                return Err(Error::closed("Room"));
-            }
-            let transport = WebRtcTransport::new(peer.clone(), direction, options, dump, app_data);
-            state.transports.insert(TransportId(id), transport.clone());
-            lock(&peer.0.now).transports.push(transport.clone());
-            peer.emit(PeerEvent::NewTransport(transport.clone()));
-            Ok(transport)
-        });
-        let transport = created.await?;
+        if room.worker().is_confused_by(id) {
+            return Err(Error::other(
+                "a Transport with same transportId already exists",
+            ));
+        }
+        let (peer, id) = (self.clone(), TransportId(id));
+        if let Some(given) = protocol::given(&members, "plainRtpParameters") {
+            let options = protocol::plain_options(given, &options)?;
+            let created = PlainRtpTransport::create(room, Some(peer), id, options, app_data);
+            return Ok(created.await?.to_response());
+        }
+        let dtls = protocol::given(&members, "dtlsParameters");
+        let dtls = dtls.map(protocol::dtls_parameters).transpose()?;
+        let transport = WebRtcTransport::create(peer, id, direction, options, app_data).await?;
         if let Some(dtls) = dtls
             && let Err(error) = transport.set_remote_dtls_parameters(dtls).await
         {
+            // Silently for the client: it gets the refusal.
             let mut state = room.lock();
+            let transport = Transport::from(transport);
             transport.close_in(&mut state, Originator::Remote, None, true);
             return Err(error);
         }
@@ -69,7 +62,7 @@ impl Peer {
 
     async fn restart_transport(&self, members: &Members) -> Result<Value> {
         let transport = self.transport_of(members, "id")?;
-        let parameters = transport.change_ufrag_pwd().await?;
+        let parameters = transport.web_rtc()?.change_ufrag_pwd().await?;
         Ok(json!({ "iceParameters": parameters }))
     }
 
@@ -111,26 +104,32 @@ impl Peer {
         let ids = transport.ids().producer(id);
         let call = Call::CreateProducer(request.clone());
         let peer = self.clone();
-        let created = room.channel().request_then(ids, call, move |answer| {
-            answer?;
-            let mut state = peer.room().lock();
-            if transport.closed() {
-                // The worker closed the producer with its transport.
-                return Err(Error::closed("WebRtcTransport"));
-            }
-            let producer = Producer::new(id, transport, request, consumable, app_data);
-            state.producers.insert(id, producer.clone());
-            lock(&peer.0.now).producers.push(producer.clone());
-            for other in state.peers.clone() {
-                if other != peer {
-                    let consumer = other.room().add_consumer(&mut state, &other, &producer);
-                    other.emit(PeerEvent::NewConsumer(consumer.clone()));
-                    other.notify("newConsumer", consumer.to_data());
+        let created = room
+            .channel()
+            .request_then(ids, call, vec![], move |answer| {
+                answer?;
+                let mut state = peer.room().lock();
+                if transport.closed() {
+                    // The worker closed the producer with its transport.
+                    return Err(Error::closed("WebRtcTransport"));
                 }
-            }
-            peer.emit(PeerEvent::NewProducer(producer));
-            Ok(())
-        });
+                let producer =
+                    Producer::new(id, peer.clone(), transport, request, consumable, app_data);
+                state.producers.insert(id, producer.clone());
+                lock(&peer.0.now).producers.push(producer.clone());
+                for other in state.peers.clone() {
+                    if other != peer {
+                        let consumer =
+                            other
+                                .room()
+                                .add_consumer(&mut state, Some(&other), &producer);
+                        other.emit(PeerEvent::NewConsumer(consumer.clone()));
+                        other.notify("newConsumer", consumer.to_data());
+                    }
+                }
+                peer.emit(PeerEvent::NewProducer(producer));
+                Ok(())
+            });
         created.await?;
         Ok(Value::Null)
     }

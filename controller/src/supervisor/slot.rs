@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broth_ipc::body::{Empty, Hello, Ready, WorkerSettings};
-use broth_ipc::{Call, Ids};
+use broth_ipc::{Call, Ids, V2_PAYLOAD_BYTES_MAX};
 use nix::sys::signal::Signal;
 use tokio::process::Child;
 use tokio::sync::watch;
@@ -18,8 +18,8 @@ use super::output::{self, LastWords};
 use super::policy::{Decision, Policy};
 use super::process::{describe, ended, signal};
 use super::spawn::{Spawner, WorkerSpec};
-use super::worker::{Rooms, Worker};
-use crate::error::Result;
+use super::worker::{Rooms, Worker, WorkerKind};
+use crate::error::{Error, Result};
 use crate::lock;
 use crate::room::CloseReason;
 use crate::worker_channel::WorkerChannel;
@@ -38,6 +38,9 @@ const WORDS_TIME: Duration = Duration::from_millis(50);
 
 /// How often a worker is asked for its load.
 const LOAD_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How mediasoup v2's worker answers what it does not know.
+const UNKNOWN_METHOD: &str = "unknown method";
 
 /// What is in the place now.
 #[derive(Clone)]
@@ -61,6 +64,8 @@ pub(crate) struct Slot {
     id: String,
     spec: WorkerSpec,
     hello: Hello,
+    /// Why the original worker cannot serve here.
+    original_refusal: Option<&'static str>,
     /// Log settings changed since, for every worker to come.
     settings: Mutex<WorkerSettings>,
     status: watch::Sender<Status>,
@@ -77,12 +82,19 @@ struct End {
 
 impl Slot {
     /// An empty place.
-    pub(crate) fn new(idx: usize, id: String, spec: WorkerSpec, hello: Hello) -> Self {
+    pub(crate) fn new(
+        idx: usize,
+        id: String,
+        spec: WorkerSpec,
+        hello: Hello,
+        original_refusal: Option<&'static str>,
+    ) -> Self {
         Self {
             idx,
             id,
             spec,
             hello,
+            original_refusal,
             settings: Mutex::default(),
             status: watch::Sender::new(Status::Starting),
             is_stopped: watch::Sender::new(false),
@@ -198,19 +210,23 @@ impl Slot {
             greeted = self.greet(&channel) => greeted,
             () = self.stopped() => Err("stopped".into()),
         };
-        if let Err(complaint) = greeted {
-            let status = end(&mut child, END_TIME).await;
-            sleep(WORDS_TIME).await;
-            return End {
-                code: status.code(),
-                served: None,
-                reason: format!("{complaint} ({})", epitaph(status, &words)),
-            };
-        }
+        let kind = match greeted {
+            Ok(kind) => kind,
+            Err(complaint) => {
+                let status = end(&mut child, END_TIME).await;
+                sleep(WORDS_TIME).await;
+                return End {
+                    code: status.code(),
+                    served: None,
+                    reason: format!("{complaint} ({})", epitaph(status, &words)),
+                };
+            }
+        };
         let ready_at = Instant::now();
         let worker = Arc::new(Worker {
             idx: self.idx,
             id: self.id.clone(),
+            kind,
             pid,
             cpu: self.spec.cpu,
             channel,
@@ -241,17 +257,26 @@ impl Slot {
         }
     }
 
-    /// Makes sure that the other end is a worker of our kind, pinned where it should be.
-    async fn greet(&self, channel: &WorkerChannel) -> Result<(), String> {
+    /// Finds out what kind of worker the other end is: the original one does not know `hello`.
+    /// One of ours must be pinned where it should be.
+    async fn greet(&self, channel: &WorkerChannel) -> Result<WorkerKind, String> {
         let hello = channel.request(Ids::NONE, Call::Hello(self.hello.clone()), vec![]);
         let answer = timeout(READY_TIMEOUT, hello).await;
-        let answer = answer.map_err(|_| "not ready in time".to_owned())?;
-        let answer = answer.map_err(|error| format!("not ready: {error}"))?;
+        let answer = match answer.map_err(|_| "not ready in time".to_owned())? {
+            Err(Error::Refused(refusal)) if refusal.reason == UNKNOWN_METHOD => {
+                channel.limit_payloads(V2_PAYLOAD_BYTES_MAX);
+                return match self.original_refusal {
+                    Some(refusal) => Err(refusal.into()),
+                    None => Ok(WorkerKind::V2),
+                };
+            }
+            answer => answer.map_err(|error| format!("not ready: {error}"))?,
+        };
         let ready: Ready = crate::parsed(answer).map_err(|error| error.to_string())?;
         if ready.cpus != [self.spec.cpu] {
             return Err(format!("pinned to {:?}, not {}", ready.cpus, self.spec.cpu));
         }
-        Ok(())
+        Ok(WorkerKind::Broth)
     }
 
     /// Waits for the worker's end, which a lost channel or a wish to stop brings about.
@@ -291,8 +316,11 @@ async fn end(child: &mut Child, patience: Duration) -> ExitStatus {
     ended(child).await
 }
 
-/// Asks for the load again and again.
+/// Asks for the load again and again, if the worker can tell.
 async fn measure(worker: &Worker) -> Infallible {
+    if worker.kind == WorkerKind::V2 {
+        return std::future::pending().await;
+    }
     loop {
         let asked = worker
             .channel

@@ -11,12 +11,23 @@ use crate::room::{CloseReason, Room};
 use crate::worker_channel::WorkerChannel;
 use crate::{lock, random_id};
 
+/// Which project a worker is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerKind {
+    /// Ours: it said hello.
+    Broth,
+    /// The original one of mediasoup v2: it binds its own ports, gives no transport-wide
+    /// feedback, tells no load, and says of its events only which id they are about.
+    V2,
+}
+
 /// A worker that said it is ready.
 pub(crate) struct Worker {
     /// Its place, from 0.
     pub(crate) idx: usize,
     /// Its name in logs.
     pub(crate) id: String,
+    pub(crate) kind: WorkerKind,
     pub(crate) pid: u32,
     /// The CPU it is pinned to.
     pub(crate) cpu: usize,
@@ -37,16 +48,21 @@ impl Default for Rooms {
 impl Rooms {
     /// Passes on what the worker tells.
     pub(crate) fn handle(&self, notification: Notification) {
-        let Some(id) = notification.target.router_id else {
-            return tracing::warn!(?notification, "notification without a router");
+        let room = match notification.target.router_id {
+            Some(id) => lock(&self.0)
+                .as_ref()
+                .and_then(|rooms| rooms.get(&id).cloned()),
+            None => self.find(notification.target.target_id),
         };
-        let room = lock(&self.0)
-            .as_ref()
-            .and_then(|rooms| rooms.get(&id).cloned());
         // A room that is not found was closed from this side a moment ago.
         if let Some(room) = room {
             room.handle(notification);
         }
+    }
+
+    /// The room that the original worker means, which tells one id and no room.
+    fn find(&self, id: u32) -> Option<Room> {
+        self.list().into_iter().find(|room| room.is_target(id))
     }
 
     /// Closes all rooms and takes no new ones.
@@ -75,6 +91,11 @@ impl Worker {
         std::iter::repeat_with(|| RouterId(random_id()))
             .find(is_free)
             .expect("the iterator is endless")
+    }
+
+    /// Whether events of a new transport with that id would be taken for those of another thing.
+    pub(crate) fn is_confused_by(&self, id: u32) -> bool {
+        self.kind == WorkerKind::V2 && self.rooms.find(id).is_some()
     }
 
     /// Lets a room hear what the worker tells about it.

@@ -38,8 +38,8 @@ async fn bad_transports_are_refused_by_name() {
         ),
         (
             "/plainRtpParameters",
-            json!({}),
-            "plain RTP transports are not available",
+            json!(true),
+            "plainRtpParameters must be an object",
         ),
         ("/dtlsParameters", json!("x"), "missing data.fingerprints"),
         (

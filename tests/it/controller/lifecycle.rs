@@ -76,7 +76,7 @@ async fn a_transport_takes_its_producers_along_and_leaves_its_consumers_waiting(
         let own = alice.produce(3, 1, vp8(1000)).await;
         let other = bob.produce(4, 2, vp8(1000)).await;
         let consumer = alice.consume(&other, 1).await;
-        let transport = alice.peer.get_transport_by_id(1).unwrap();
+        let transport = alice.web_rtc(1);
         let of_bob = bob.peer.get_consumer_for_source(&own).unwrap();
         let log = Recorder::default();
         log.watch(own.events(), |event| match event {
@@ -301,9 +301,7 @@ async fn limits_of_bitrate_are_for_sending_transports() {
     let alice = house.join("alice");
     alice.create_transport(1, "send").await;
     alice.create_transport(2, "recv").await;
-    let [send, recv] = &alice.peer.transports()[..] else {
-        panic!("two transports");
-    };
+    let (send, recv) = (alice.web_rtc(1), alice.web_rtc(2));
     let limit = async || {
         let stats = send.get_stats().await.unwrap();
         stats[0].local_available_send_bw.max_bitrate

@@ -21,8 +21,8 @@ async fn video_crosses_and_everybody_is_told_how_it_goes() {
     let consumer = bob.consume(&source, 2).await;
     let mut events = consumer.events();
 
-    for client in [&alice, &bob] {
-        let transport = client.peer.transports().remove(0);
+    for (client, id) in [(&alice, 1), (&bob, 2)] {
+        let transport = client.web_rtc(id);
         let mut events = transport.events();
         wait_for(&mut events, "DTLS", |event| {
             matches!(event, TransportEvent::DtlsStateChange(DtlsState::Connected)).then_some(())
@@ -74,7 +74,7 @@ async fn video_crosses_and_everybody_is_told_how_it_goes() {
         .collect();
     assert_eq!(kinds, [("inbound-rtp", 2), ("outbound-rtp", 2)]);
     assert_eq!(Some(stats[1].ssrc), own.ssrc);
-    let stats = bob.peer.transports()[0].get_stats().await.unwrap();
+    let stats = bob.web_rtc(2).get_stats().await.unwrap();
     assert!(stats[0].bytes_sent > Some(2 * 200), "{stats:?}");
     assert!(stats[0].bytes_received > Some(0), "{stats:?}");
     let dump = bob.peer.dump().await.unwrap();
@@ -99,7 +99,7 @@ async fn states_come_in_order_and_end_with_the_transport() {
     let house = House::new(71).await;
     let alice = house.join("alice");
     let _sender = connect_sender(&alice, 1).await;
-    let transport = alice.peer.transports().remove(0);
+    let transport = alice.web_rtc(1);
     let mut events = transport.events();
     let mut seen = Vec::new();
     wait_for(&mut events, "DTLS", |event| {
@@ -220,7 +220,7 @@ async fn the_loudest_producer_comes_first() {
 }
 
 /// Sends a packet of opus; `level` is how far below the loudest it is, in dB (RFC 6464).
-fn send_opus(peer: &Peer, ssrc: u32, seq: u16, level: u8) {
+pub(crate) fn send_opus(peer: &Peer, ssrc: u32, seq: u16, level: u8) {
     let emit = RtpEmit {
         marker: false,
         pt: 111,
@@ -237,24 +237,32 @@ fn send_opus(peer: &Peer, ssrc: u32, seq: u16, level: u8) {
 
 /// Connects a client that tells its DTLS parameters with the request, as senders do.
 pub(crate) async fn connect_sender(client: &Client, id: u32) -> Peer {
+    connect_sender_by(client, id, Profile::AeadAes128Gcm).await
+}
+
+pub(crate) async fn connect_sender_by(client: &Client, id: u32, profile: Profile) -> Peer {
     let endpoint = Endpoint::new(DtlsRole::Server).unwrap();
     let members = json!({ "id": id, "direction": "send",
         "dtlsParameters": endpoint.dtls_parameters() });
     let answer = client.request("createTransport", members).await.unwrap();
-    shake_hands(endpoint, answer, id).await
+    shake_hands(endpoint, answer, id, profile).await
 }
 
 /// Connects a client that tells its DTLS parameters later, as receivers do.
 pub(crate) async fn connect_receiver(client: &Client, id: u32) -> Peer {
+    connect_receiver_by(client, id, Profile::AeadAes128Gcm).await
+}
+
+pub(crate) async fn connect_receiver_by(client: &Client, id: u32, profile: Profile) -> Peer {
     let endpoint = Endpoint::new(DtlsRole::Client).unwrap();
     let answer = client.create_transport(id, "recv").await;
     let members = json!({ "id": id, "dtlsParameters": endpoint.dtls_parameters() });
     client.notify("updateTransport", members).await;
-    shake_hands(endpoint, answer, id).await
+    shake_hands(endpoint, answer, id, profile).await
 }
 
-async fn shake_hands(endpoint: Endpoint, answer: Value, id: u32) -> Peer {
-    let connecting = move || endpoint.connect_to(&answer, id, Profile::AeadAes128Gcm);
+async fn shake_hands(endpoint: Endpoint, answer: Value, id: u32, profile: Profile) -> Peer {
+    let connecting = move || endpoint.connect_to(&answer, id, profile);
     tokio::task::spawn_blocking(connecting)
         .await
         .unwrap()

@@ -69,7 +69,7 @@ async fn alice_and_bob_meet_and_part() {
     assert_eq!(protocols(&answer), ["tcp"]);
     let members = json!({ "id": 21, "dtlsParameters": dtls("client") });
     bob.notify("updateTransport", members).await;
-    let transport = bob.peer.get_transport_by_id(21).unwrap();
+    let transport = bob.web_rtc(21);
     assert_eq!(
         transport.dtls_local_parameters().role,
         broth::DtlsRole::Server
@@ -84,7 +84,7 @@ async fn alice_and_bob_meet_and_part() {
         json!({ "paused": false, "preferredProfile": "default", "effectiveProfile": null });
     assert_eq!(answer, Ok(expected));
     assert!(matches!(pending(&mut events)[..], [ConsumerEvent::Handled]));
-    assert_eq!(audio.transport(), Some(transport.clone()));
+    assert_eq!(audio.transport(), Some(transport.clone().into()));
     let again = bob.request("enableConsumer", members).await;
     let expected = Error::InvalidState("Consumer already enabled".into());
     assert_eq!(again, Err(expected));

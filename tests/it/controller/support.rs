@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broth::{
-    Consumer, Error, EventStream, Peer, PeerEvent, Producer, Room, RoomMediaCodec, RoomOptions,
-    RouterDump, Server, Settings, WorkerBin,
+    Consumer, DtlsIdentity, Error, EventStream, Peer, PeerEvent, Producer, Room, RoomMediaCodec,
+    RoomOptions, RouterDump, Server, Settings, WebRtcTransport, WorkerBin,
 };
 use futures_util::FutureExt;
 use serde_json::{Value, json};
@@ -141,6 +141,12 @@ impl Client {
         self.request("createTransport", members).await.unwrap()
     }
 
+    /// A WebRTC transport of the client.
+    pub(crate) fn web_rtc(&self, id: u32) -> WebRtcTransport {
+        let transport = self.peer.get_transport_by_id(id).unwrap();
+        transport.as_web_rtc().unwrap().clone()
+    }
+
     /// Produces on the transport; the parameters tell the kind.
     pub(crate) async fn produce(&self, id: u32, transport: u32, parameters: Value) -> Producer {
         let members = producer(id, transport, parameters);
@@ -202,6 +208,25 @@ pub(crate) fn producer(id: u32, transport: u32, parameters: Value) -> Value {
     let is_audio = parameters["codecs"][0]["name"] == "opus";
     let kind = if is_audio { "audio" } else { "video" };
     json!({ "id": id, "kind": kind, "transportId": transport, "rtpParameters": parameters })
+}
+
+/// A self-signed certificate and its key.
+pub(crate) fn identity() -> DtlsIdentity {
+    use openssl::{asn1, ec, hash, nid, pkey, x509};
+    let group = ec::EcGroup::from_curve_name(nid::Nid::X9_62_PRIME256V1).unwrap();
+    let key = ec::EcKey::generate(&group).unwrap();
+    let key = pkey::PKey::from_ec_key(key).unwrap();
+    let mut builder = x509::X509::builder().unwrap();
+    let days = |days| asn1::Asn1Time::days_from_now(days).unwrap();
+    builder.set_not_before(&days(0)).unwrap();
+    builder.set_not_after(&days(30)).unwrap();
+    builder.set_pubkey(&key).unwrap();
+    builder.sign(&key, hash::MessageDigest::sha256()).unwrap();
+    let text = |pem: Vec<u8>| String::from_utf8(pem).unwrap();
+    DtlsIdentity {
+        certificate: text(builder.build().to_pem().unwrap()),
+        private_key: text(key.private_key_to_pem_pkcs8().unwrap()),
+    }
 }
 
 /// DTLS parameters that nobody has a certificate for, of a client of that role.
