@@ -40,7 +40,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "BROTH_WORKERS")]
     workers: Option<usize>,
     /// Worker executable, of broth or of mediasoup 2.6 [default: this executable].
-    #[arg(long, env = "BROTH_WORKER_BIN", value_name = "FILE")]
+    #[arg(long, env = "BROTH_WORKER", value_name = "FILE")]
     worker_bin: Option<PathBuf>,
     /// Certificate chain (PEM) for HTTPS; without it plain HTTP is served.
     #[arg(long, env = "BROTH_TLS_CERT", value_name = "FILE")]

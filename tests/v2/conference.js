@@ -13,10 +13,8 @@ const HERE = path.dirname(fileURLToPath(import.meta.url));
 const PAGES = [path.join(HERE, "page"), path.join(HERE, "../../server/assets")];
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8" };
 
-const CODECS = [
-  { kind: "audio", name: "opus", clockRate: 48_000, channels: 2 },
-  { kind: "video", name: "VP8", clockRate: 90_000 },
-];
+const OPUS = { kind: "audio", name: "opus", clockRate: 48_000, channels: 2 };
+const VP8 = { kind: "video", name: "VP8", clockRate: 90_000 };
 
 /** The worker under test: `V2_WORKER`, else what cargo built. */
 export function workerBinary() {
@@ -45,22 +43,26 @@ export async function startConference() {
     rtcIPv6: false,
   });
   const rooms = new Map();
+  const openRoom = (name, parameters = {}) => {
+    const room = server.Room([OPUS, { ...VP8, parameters }]);
+    rooms.set(name, room);
+    room.on("close", () => rooms.delete(name));
+    return room;
+  };
   const http = createServer((request, response) => serveFile(request, response));
   const sockets = new WebSocketServer({ server: http, path: "/ws" });
   sockets.on("connection", (socket, request) => {
     const { searchParams } = new URL(request.url, "http://localhost");
     const name = searchParams.get("room");
-    if (!rooms.has(name)) {
-      rooms.set(name, server.Room(CODECS));
-      rooms.get(name).on("close", () => rooms.delete(name));
-    }
-    serveSocket(socket, rooms.get(name));
+    serveSocket(socket, rooms.get(name) ?? openRoom(name));
   });
   await new Promise((resolve) => http.listen(0, "127.0.0.1", resolve));
 
   return {
     url: `http://127.0.0.1:${http.address().port}`,
     server,
+    /** Makes a room before somebody enters it, with parameters of its video codec. */
+    openRoom,
     room: (name) => rooms.get(name),
     stop: async () => {
       for (const socket of sockets.clients) socket.terminate();
