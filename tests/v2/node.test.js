@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 import { drawDevices } from "../browser/devices.js";
 import { eventually, expectStill, launchChromium, removeScratch } from "../browser/rig.js";
-import { startConference } from "./conference.js";
+import { startConference, workerBinary } from "./conference.js";
 import { expectMedia, expectTold, joinPeer, receivedFrom, toldOf } from "./rig.js";
 import { isVp8KeyFrame, openPort } from "./rtp.js";
 
@@ -66,6 +66,7 @@ test("a server is closed, and its worker ends by itself", LIMIT, async () => {
     const { ann, ben, room } = await call("server", { host });
     const exited = new Promise((resolve) => {
       const child = workerProcess(host);
+      assert.equal(child.spawnfile, workerBinary());
       host.server.close();
       child.once("exit", (...how) => resolve(how));
     });
@@ -334,6 +335,36 @@ test("RTP is streamed to a UDP port", LIMIT, async () => {
     }
   }
   await expectMedia(ben, "ann");
+  assertNoFaults(ann, ben);
+});
+
+test("a stream over plain RTP takes part in another room", LIMIT, async () => {
+  const ann = await joinPeer(browser, conference, "near", "ann");
+  const near = conference.room("near");
+  const far = conference.openRoom("far");
+  await far.receiveRequest({ method: "join", target: "room", peerName: "relay", rtpCapabilities: far.rtpCapabilities });
+  const relay = far.getPeerByName("relay");
+
+  for (const [index, producer] of near.getPeerByName("ann").producers.entries()) {
+    const id = 1 + index;
+    const { kind } = producer;
+    const created = await relay.receiveRequest({
+      method: "createTransport", target: "peer", id, direction: "send", options: {}, plainRtpParameters: {},
+    });
+    const { ip, port } = created.plainRtpParameters;
+    const streamer = await near.createRtpStreamer(producer, { remoteIP: ip, remotePort: port });
+    // The way back, for key frame requests.
+    const { localIP, localPort } = streamer.transport;
+    await relay.receiveNotification({
+      method: "updateTransport", target: "peer", notification: true, id, plainRtpParameters: { ip: localIP, port: localPort },
+    });
+    const { rtpParameters } = streamer.consumer;
+    await relay.receiveRequest({
+      method: "createProducer", target: "peer", id: 10 + id, kind, transportId: id, rtpParameters, appData: null,
+    });
+  }
+  const ben = await joinPeer(browser, conference, "far", "ben");
+  await expectMedia(ben, "relay");
   assertNoFaults(ann, ben);
 });
 
