@@ -43,8 +43,8 @@ export async function startConference() {
     rtcIPv6: false,
   });
   const rooms = new Map();
-  const openRoom = (name, parameters = {}) => {
-    const room = server.Room([OPUS, { ...VP8, parameters }]);
+  const openRoom = (name, video = {}) => {
+    const room = server.Room([OPUS, { ...VP8, ...video }]);
     rooms.set(name, room);
     room.on("close", () => rooms.delete(name));
     return room;
@@ -61,7 +61,7 @@ export async function startConference() {
   return {
     url: `http://127.0.0.1:${http.address().port}`,
     server,
-    /** Makes a room before somebody enters it, with parameters of its video codec. */
+    /** Makes a room before somebody enters it, with another video codec. */
     openRoom,
     room: (name) => rooms.get(name),
     stop: async () => {

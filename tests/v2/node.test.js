@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 import { drawDevices } from "../browser/devices.js";
-import { eventually, expectStill, launchChromium, removeScratch } from "../browser/rig.js";
+import { eventually, expectStill, launchChromium, openPage, removeScratch } from "../browser/rig.js";
 import { startConference, workerBinary } from "./conference.js";
 import { expectMedia, expectTold, joinPeer, receivedFrom, toldOf } from "./rig.js";
 import { isVp8KeyFrame, openPort } from "./rtp.js";
@@ -119,6 +119,24 @@ test("media flows over ICE-TCP alone", LIMIT, async () => {
   assertNoFaults(ann, ben);
 });
 
+for (const [name, parameters] of [["H264", { "packetization-mode": 1, "profile-level-id": "42e01f" }], ["VP9", {}]]) {
+  test(`a room of ${name}`, LIMIT, async (t) => {
+    const page = await openPage(browser, `${conference.url}/signal.js`);
+    const mimeTypes = await page.evaluate(() => RTCRtpSender.getCapabilities("video").codecs.map(({ mimeType }) => mimeType));
+    if (!mimeTypes.includes(`video/${name}`)) {
+      t.skip(`this Chromium has no ${name} encoder`);
+      return;
+    }
+    conference.openRoom(name, { name, parameters });
+    const { ann, ben, peers } = await call(name);
+    for (const peer of Object.values(peers)) {
+      const [{ mimeType }] = await producerOf(peer, "video").getStats();
+      assert.equal(mimeType, `video/${name}`);
+    }
+    assertNoFaults(ann, ben);
+  });
+}
+
 test("a producer is paused and resumed by its client", LIMIT, async () => {
   const { ann, ben, peers } = await call("producer-client");
   const pauses = listen(producerOf(peers.ann, "video"), "pause");
@@ -176,7 +194,7 @@ test("a consumer is paused and resumed by its client and by the server", LIMIT, 
 
 test("both sides choose among the profiles of a simulcast producer", LIMIT, async () => {
   // Left to itself, the original's estimate of so still a picture may never allow a third layer.
-  conference.openRoom("simulcast", { "x-google-min-bitrate": 1_500 });
+  conference.openRoom("simulcast", { parameters: { "x-google-min-bitrate": 1_500 } });
   const { ann, ben, peers } = await call("simulcast", { ann: { simulcast: 1, width: 1280, fps: 10 } });
   const producer = producerOf(peers.ann, "video");
   const consumer = consumerOf(peers.ben, peers.ann, "video");
