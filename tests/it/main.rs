@@ -12,6 +12,7 @@ mod early;
 mod forwarding;
 mod ice_tcp;
 mod mirroring;
+mod own_ports;
 mod plain;
 mod simulcast;
 mod support;
