@@ -166,6 +166,20 @@ pub static DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
+        ours: Ours::Rejects("invalid data: "),
+        why: "a router and a plain transport may be handed sockets, and a controller says hello",
+        cases: &[
+            "sequences/sockets of a router",
+            "sequences/socket of a plain transport",
+            "sequences/hello without a protocol",
+        ],
+    },
+    Difference {
+        ours: Ours::Accepts,
+        why: "a worker tells its load",
+        cases: &["sequences/load"],
+    },
+    Difference {
         ours: Ours::IsSilent,
         why: "JSON has no comments",
         cases: &["malformed/{\\\"id\\\":7,/*", "malformed/{\\\"id\\\":7,//"],
