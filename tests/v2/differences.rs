@@ -5,6 +5,8 @@
 pub enum Ours {
     /// It accepts.
     Accepts,
+    /// It answers the same, but for this member.
+    DiffersIn(&'static str),
     /// It rejects with a reason that starts like this.
     Rejects(&'static str),
     /// It says nothing.
@@ -65,7 +67,7 @@ pub static DIFFERENCES: &[Difference] = &[
         cases: &["sequences/no protocol"],
     },
     Difference {
-        ours: Ours::Accepts,
+        ours: Ours::DiffersIn("maxBitrate"),
         why: "0 removes the limit; the original takes it for 10 kbit/s",
         cases: &["methods/transport.setMaxBitrate data.bitrate = 0"],
     },
@@ -101,7 +103,7 @@ pub static DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        ours: Ours::Accepts,
+        ours: Ours::DiffersIn("headerExtensionIds"),
         why: "an extension without a mapping is not forwarded, so dumps show no id for it",
         cases: &[
             "rtp-parameters/router.createProducer data.rtpMapping.headerExtensionIds",
@@ -116,12 +118,12 @@ pub static DIFFERENCES: &[Difference] = &[
         cases: &["rtp-parameters/taken encodingId of another muxId"],
     },
     Difference {
-        ours: Ours::Accepts,
+        ours: Ours::DiffersIn("headerExtensions"),
         why: "transport-wide sequence numbers are a known extension",
         cases: &["sequences/transport-wide sequence numbers"],
     },
     Difference {
-        ours: Ours::Accepts,
+        ours: Ours::DiffersIn("useNack"),
         why: "`nack` with a parameter is not generic NACK (RFC 4585)",
         cases: &["rtp-parameters/consumer.enable data.rtpParameters.codecs[0].rtcpFeedback[0]"],
     },
@@ -145,6 +147,11 @@ pub static DIFFERENCES: &[Difference] = &[
     },
     Difference {
         ours: Ours::Rejects("wrong Transport type"),
+        why: "mirroring is for WebRTC transports, as in the controller's API",
+        cases: &["sequences/wrong class transport.startMirroring"],
+    },
+    Difference {
+        ours: Ours::Rejects("wrong Transport type"),
         why: "the original dies of methods of the other class of transport",
         cases: &["sequences/wrong class"],
     },
@@ -157,6 +164,20 @@ pub static DIFFERENCES: &[Difference] = &[
             "malformed/\\\"text",
             "malformed/[",
         ],
+    },
+    Difference {
+        ours: Ours::Rejects("invalid data: "),
+        why: "a router and a plain transport may be handed sockets, and a controller says hello",
+        cases: &[
+            "sequences/sockets of a router",
+            "sequences/socket of a plain transport",
+            "sequences/hello without a protocol",
+        ],
+    },
+    Difference {
+        ours: Ours::Accepts,
+        why: "a worker tells its load",
+        cases: &["sequences/load"],
     },
     Difference {
         ours: Ours::IsSilent,

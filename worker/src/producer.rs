@@ -99,7 +99,10 @@ impl Producer {
         } = &request.rtp_mapping;
         let mut pt_map = Box::new([UNMAPPED; 128]);
         for &(from, to) in codec_payload_types {
-            pt_map[usize::from(from & 0x7F)] = to & 0x7F;
+            // No packet has a payload type above 127.
+            if let Some(mapped) = pt_map.get_mut(usize::from(from)) {
+                *mapped = to & 0x7F;
+            }
         }
         let mut ext_map = Box::new([UNMAPPED; 256]);
         for &(from, to) in header_extension_ids {

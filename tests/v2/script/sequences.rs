@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(enabling());
     cases.extend(closing());
     cases.push(transport_wide());
+    cases.extend(additions());
     cases
 }
 
@@ -307,6 +308,42 @@ fn transport_wide() -> Case {
             on(OWN, "transport.close"),
         ],
     )
+}
+
+/// What broth's own controller says; the original does not know it.
+fn additions() -> Vec<Case> {
+    let other = || json!({ "routerId": OTHER });
+    let close = || request("router.close", other(), json!({}));
+    let mut with_descriptors = request("worker.createRouter", other(), json!({}));
+    with_descriptors["fds"] = 5.into();
+    vec![
+        case("descriptors", vec![with_descriptors, close()]),
+        case(
+            "sockets of a router",
+            vec![
+                request("worker.createRouter", other(), json!({ "sockets": 3 })),
+                close(),
+            ],
+        ),
+        case(
+            "socket of a plain transport",
+            vec![
+                with(
+                    plain(OWN),
+                    json!({ "socket": 3, "preferIPv4": true, "preferIPv6": false }),
+                ),
+                on(OWN, "transport.close"),
+            ],
+        ),
+        case(
+            "load",
+            vec![request("worker.getLoad", json!({}), json!({}))],
+        ),
+        case(
+            "hello without a protocol",
+            vec![request("worker.hello", json!({}), json!({}))],
+        ),
+    ]
 }
 
 fn closing() -> Vec<Case> {

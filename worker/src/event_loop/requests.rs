@@ -32,7 +32,11 @@ impl EventLoop {
     }
 
     fn handle_request(&mut self, incoming: Incoming) -> io::Result<()> {
-        let fds = self.channel.take_fds(incoming.fds)?;
+        // mediasoup v2's controller hands over nothing, whatever a request says.
+        let fds = match self.worker.dialect {
+            Dialect::V2 => Vec::new(),
+            Dialect::Broth => self.channel.take_fds(incoming.fds)?,
+        };
         let (id, method) = (incoming.id, incoming.method.clone());
         let result = self.worker.handle(incoming, fds);
         let dialect = self.worker.dialect;
