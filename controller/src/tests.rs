@@ -135,10 +135,16 @@ async fn a_room_closes_with_one_request_and_without_any_if_the_worker_is_gone() 
         (CloseReason::Server, &[]),
         (CloseReason::WorkerDied("why".into()), &[]),
     ] {
-        let scene = scene().await;
+        let mut scene = scene().await;
         scene.room.close_for(reason.clone(), None);
         assert!(scene.consumer.closed() && scene.bob.closed());
         assert_eq!(scene.worker.methods().await, expected, "{reason:?}");
+        scene.told();
+        // What the worker said before it heard of that finds nothing.
+        scene.worker.tell(TRANSPORT, "close", json!(null)).await;
+        let id = scene.consumer.id();
+        scene.worker.tell(id, "sourcepaused", json!(null)).await;
+        assert!(scene.told().is_empty() && !scene.consumer.source_paused());
     }
 }
 

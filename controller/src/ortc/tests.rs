@@ -79,7 +79,12 @@ fn names_are_canonical_and_parameters_are_kept() {
             channels: None,
             ..RoomMediaCodec::audio("pcmu", 8000, 1)
         },
-        RoomMediaCodec::video("vp8").with("foo", 123),
+        // As applications of v2 write it.
+        serde_json::from_value(
+            json!({ "kind": "video", "name": "vp8", "mimetype": "video/VP8",
+            "clockRate": 90000, "parameters": { "foo": 123 } }),
+        )
+        .unwrap(),
     ];
     let room = room_capabilities(&codecs).unwrap();
     let seen = serde_json::to_value(&room.codecs).unwrap();

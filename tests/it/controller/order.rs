@@ -1,7 +1,7 @@
 //! Who hears of what first, and who started it.
 
 use broth::{
-    CloseReason, ConsumerEvent, DtlsRole, Originator, PeerEvent, RoomEvent, RoomOptions,
+    CloseReason, ConsumerEvent, DtlsRole, Error, Originator, PeerEvent, RoomEvent, RoomOptions,
     ServerEvent, TransportEvent,
 };
 use serde_json::{Value, json};
@@ -308,8 +308,10 @@ async fn errors_of_a_join_and_of_a_producer_come_in_v2s_order() {
     for (member, value, expected) in rows {
         request[member] = value;
         let refused = house.room.receive_request(request.clone()).await;
-        let text = refused.unwrap_err().to_string();
-        assert!(text.contains(expected), "{text}");
+        let refused = refused.unwrap_err();
+        assert!(refused.to_string().contains(expected), "{refused}");
+        let is_type = matches!(refused, Error::Type(_));
+        assert_eq!(is_type, expected.contains("must be"), "{refused}");
     }
     let mut members = json!({ "id": 3 });
     let text = async |client: &Client, members: &Value| {
