@@ -479,16 +479,17 @@ impl Consumer {
 
     /// ConsumerData (`spec: protocol.md` §2.2).
     pub(crate) fn to_data(&self) -> Value {
-        json!({
+        let members = json!({
             "id": self.id(),
             "kind": self.kind(),
             "rtpParameters": self.0.rtp_parameters,
             "paused": self.paused(),
             "preferredProfile": self.preferred_profile(),
             "effectiveProfile": self.effective_profile(),
-            "appData": self.app_data(),
             "peerName": self.peer().name(),
-        })
+        });
+        let app_data = self.app_data();
+        with_app_data(members, Some(&app_data).filter(|data| !data.is_null()))
     }
 
     /// Tells the receiving client, if there is one, something about it.

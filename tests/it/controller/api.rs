@@ -233,6 +233,11 @@ async fn app_data_is_a_slot_of_every_object() {
         "{seen:?}"
     );
     assert_eq!(transports[1].app_data(), json!(5));
+    // Who sends none has none, and nobody is told of any.
+    alice.produce(4, 1, opus(2000)).await;
+    let told = bob.told().await;
+    assert_eq!(told[0]["method"], "newConsumer");
+    assert_eq!(told[0].get("appData"), None);
     house.server.close().await;
 }
 
