@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use broth_ipc::body::{
-    ConsumerDump, CreateConsumer, EnableConsumer, RtpStreamStats, SetPreferredProfile,
+    ConsumerDump, CreateConsumer, EnableConsumer, EncodingPreferences, RtpStreamStats,
+    SetPreferredProfile,
 };
 use broth_ipc::rtp::{MediaKind, Profile, RtpParameters};
 use broth_ipc::{Call, ConsumerId, Event, Ids, TransportId};
@@ -74,6 +75,7 @@ struct Now {
     is_source_paused: bool,
     preferred_profile: Profile,
     effective_profile: Option<Profile>,
+    encoding_preferences: EncodingPreferences,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -248,6 +250,17 @@ impl Consumer {
         });
     }
 
+    /// Limits what is sent of a stream that is coded in layers. The worker does so while it is
+    /// enabled; absent members are no limit.
+    pub fn set_encoding_preferences(&self, preferences: EncodingPreferences) {
+        if self.closed() {
+            return tracing::error!(id = self.id(), "set_encoding_preferences: consumer closed");
+        }
+        lock(&self.0.now).encoding_preferences = preferences;
+        let call = Call::SetEncodingPreferences(preferences);
+        self.room().channel().send(self.ids(), call);
+    }
+
     /// Asks the producer for a key frame. Ignored unless video is being sent.
     pub fn request_key_frame(&self) {
         if !self.closed() && self.enabled() && !self.paused() && self.kind() == MediaKind::Video {
@@ -281,10 +294,13 @@ impl Consumer {
     }
 
     /// Sends the client `consumerStats` now and every `interval_ms`, at least 1000, while enabled
-    /// and not paused.
+    /// and not paused. A streamer's has no client.
     pub fn enable_stats(&self, interval_ms: u64) {
-        if self.closed() {
-            return tracing::error!(id = self.id(), "enable_stats: consumer closed");
+        if self.closed() || self.0.owner.is_none() {
+            return tracing::error!(
+                id = self.id(),
+                "enable_stats: consumer closed or of a streamer"
+            );
         }
         let consumer = self.clone();
         self.0.stats.enable(interval_ms, move || {
@@ -449,10 +465,10 @@ impl Consumer {
         }
         self.0.source.forget_consumer(self);
         self.0.events.emit_last(ConsumerEvent::Close);
-        state.close_streamers(|streamer| streamer.consumer() == self);
         if tell_worker {
             state.send(self.ids(), Call::CloseConsumer(Default::default()));
         }
+        state.close_streamers(|streamer| streamer.consumer() == self);
     }
 
     /// What makes it again in another worker.
@@ -468,6 +484,10 @@ impl Consumer {
         if now.preferred_profile != Profile::Default {
             let profile = now.preferred_profile;
             let call = Call::SetConsumerProfile(SetPreferredProfile { profile });
+            steps.push(Step::new(self.ids(), call, Part::Wish));
+        }
+        if now.encoding_preferences != EncodingPreferences::default() {
+            let call = Call::SetEncodingPreferences(now.encoding_preferences);
             steps.push(Step::new(self.ids(), call, Part::Wish));
         }
         if let Some(transport) = &now.transport {
@@ -492,16 +512,17 @@ impl Consumer {
 
     /// ConsumerData (`spec: protocol.md` §2.2).
     pub(crate) fn to_data(&self) -> Value {
-        json!({
+        let members = json!({
             "id": self.id(),
             "kind": self.kind(),
             "rtpParameters": self.0.rtp_parameters,
             "paused": self.paused(),
             "preferredProfile": self.preferred_profile(),
             "effectiveProfile": self.effective_profile(),
-            "appData": self.app_data(),
             "peerName": self.peer().name(),
-        })
+        });
+        let app_data = self.app_data();
+        with_app_data(members, Some(&app_data).filter(|data| !data.is_null()))
     }
 
     /// Tells the receiving client, if there is one, something about it.

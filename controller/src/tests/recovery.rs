@@ -1,0 +1,241 @@
+//! What the next worker is asked when one dies, and what becomes of what it refuses.
+
+use broth_ipc::body::EncodingPreferences;
+use broth_ipc::{Call, Ids, Request};
+use serde_json::{Value, json};
+
+use super::played_worker::PlayedWorker;
+use super::{TRANSPORT, join, notify, produce};
+use crate::supervisor::worker::WorkerKind;
+use crate::{CloseReason, Consumer, Peer, Producer, Profile, Room, RoomEvent, TransportEvent};
+
+const RESTORES: WorkerKind = WorkerKind::Broth { restores: true };
+
+/// Alice sends video; bob has enabled it.
+struct Scene {
+    room: Room,
+    alice: Peer,
+    bob: Peer,
+    video: Producer,
+    consumer: Consumer,
+}
+
+async fn scene() -> (PlayedWorker, Scene) {
+    let (worker, room) = PlayedWorker::with_room_in(RESTORES).await;
+    let (alice, bob) = (join(&room, "alice"), join(&room, "bob"));
+    super::ask(
+        &alice,
+        "createTransport",
+        json!({ "id": 1, "direction": "send" }),
+    )
+    .await;
+    super::ask(
+        &bob,
+        "createTransport",
+        json!({ "id": TRANSPORT, "direction": "recv" }),
+    )
+    .await;
+    let video = produce(&alice, 12, "video").await;
+    let consumer = bob.get_consumer_for_source(&video).unwrap();
+    let members = json!({ "id": consumer.id(), "transportId": TRANSPORT });
+    super::ask(&bob, "enableConsumer", members).await;
+    worker.asked().await;
+    let scene = Scene {
+        room,
+        alice,
+        bob,
+        video,
+        consumer,
+    };
+    (worker, scene)
+}
+
+/// The methods with the id of what they are about.
+fn described(asked: &[Request]) -> Vec<String> {
+    let describe = |request: &Request| {
+        let Ids {
+            transport_id,
+            producer_id,
+            consumer_id,
+            ..
+        } = request.ids;
+        let id = consumer_id
+            .map(|id| id.0)
+            .or(producer_id.map(|id| id.0))
+            .or(transport_id.map(|id| id.0));
+        match id {
+            Some(id) => format!("{} {id}", request.call.method()),
+            None => request.call.method().into(),
+        }
+    };
+    asked.iter().map(describe).collect()
+}
+
+#[tokio::test]
+async fn the_next_worker_is_asked_for_everything_as_it_is() {
+    let (worker, scene) = scene().await;
+    let fingerprints = json!([{ "algorithm": "sha-256", "value": "AB" }]);
+    let remote = json!({ "id": TRANSPORT, "dtlsParameters": { "fingerprints": fingerprints } });
+    notify(&scene.bob, "updateTransport", remote).await;
+    let transport = scene.alice.get_transport_by_id(1).unwrap();
+    let transport = transport.as_web_rtc().unwrap();
+    transport.set_max_bitrate(300_000).await.unwrap();
+    scene.video.pause(None);
+    scene.video.set_preferred_profile(Profile::Low);
+    scene.consumer.pause(None);
+    scene.consumer.set_preferred_profile(Profile::High);
+    let preferences = EncodingPreferences {
+        temporal_layer: Some(1),
+    };
+    scene.consumer.set_encoding_preferences(preferences);
+    let levels = scene.room.audio_levels();
+    worker.settle().await;
+
+    let mut events = scene.room.events();
+    let worker = worker.die().await.successor(&[]);
+    let asked = worker.asked().await;
+    let id = scene.consumer.id();
+    let expected = [
+        "worker.createRouter".to_owned(),
+        "router.createWebRtcTransport 1".into(),
+        "transport.setMaxBitrate 1".into(),
+        "router.createWebRtcTransport 3".into(),
+        "transport.setRemoteDtlsParameters 3".into(),
+        "router.createProducer 12".into(),
+        "producer.setPreferredProfile 12".into(),
+        format!("router.createConsumer {id}"),
+        format!("consumer.pause {id}"),
+        format!("consumer.setPreferredProfile {id}"),
+        format!("consumer.setEncodingPreferences {id}"),
+        format!("consumer.enable {id}"),
+        "router.setAudioLevelsEvent".into(),
+        "router.resume".into(),
+    ];
+    assert_eq!(described(&asked), expected);
+    let Call::CreateWebRtcTransport(options) = &asked[1].call else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(options.restore, Some(transport.ice_local_parameters()));
+    let Call::CreateProducer(request) = &asked[5].call else {
+        panic!("{asked:?}");
+    };
+    assert!(request.paused);
+    let mut told = Vec::new();
+    while let Some(event) = events.recv().await {
+        let is_last = matches!(event, RoomEvent::Recovered(_));
+        told.push(event);
+        if is_last {
+            break;
+        }
+    }
+    let last = &told[told.len() - 2..];
+    assert!(matches!(last[0], RoomEvent::WorkerDied(_)), "{told:?}");
+    drop(levels);
+}
+
+#[tokio::test]
+async fn what_was_asked_of_a_dying_worker_is_asked_once_more() {
+    let (worker, scene) = scene().await;
+    let grave = worker.die().await;
+    // Nobody notices that there is no worker.
+    let closing = scene.bob.clone();
+    let members = json!({ "id": 7, "direction": "send", "method": "createTransport" });
+    let asking = tokio::spawn(async move { closing.receive_request(members).await });
+    tokio::task::yield_now().await;
+    scene.consumer.pause(None);
+    let late = join(&scene.room, "late");
+    let consumer = late.get_consumer_for_source(&scene.video).unwrap();
+
+    let worker = grave.successor(&[]);
+    let asked = described(&worker.asked().await);
+    let at = |what: &str| {
+        let found = asked.iter().filter(|asked| **asked == what).count();
+        assert_eq!(found, 1, "{what}: {asked:?}");
+        asked.iter().position(|asked| asked == what)
+    };
+    let resumed = at("router.resume");
+    // It is known here already, but no worker has confirmed it.
+    assert!(at(&format!("router.createConsumer {}", consumer.id())) > resumed);
+    assert!(
+        at("router.createTransport 7").is_none() || at("router.createWebRtcTransport 7") > resumed
+    );
+    assert!(asking.await.unwrap().is_ok());
+    assert!(!consumer.closed() && scene.bob.get_transport_by_id(7).is_some());
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_again_is_closed_and_the_rest_goes_on() {
+    let rows = [
+        ("router.createConsumer", [false, false, true]),
+        ("consumer.enable", [false, false, true]),
+        ("router.createProducer", [false, true, true]),
+        ("router.createWebRtcTransport", [true, true, false]),
+    ];
+    for (refused, expected) in rows {
+        let (worker, scene) = scene().await;
+        let transport = scene.alice.get_transport_by_id(1).unwrap();
+        let mut events = transport.events();
+        let worker = worker.die().await.successor(&[refused]);
+        worker.settle().await;
+        let closed = [
+            transport.closed(),
+            scene.video.closed(),
+            scene.consumer.closed(),
+        ];
+        // Without its transport, a producer takes its consumers along.
+        let expected = match refused {
+            "router.createWebRtcTransport" => [true, true, true],
+            _ => expected,
+        };
+        assert_eq!(closed, expected, "{refused}");
+        assert!(!scene.room.closed() && !scene.alice.closed());
+        if closed[0] {
+            assert!(matches!(
+                events.recv().await,
+                Some(TransportEvent::Close { .. })
+            ));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_room_that_cannot_be_made_again_is_closed_with_a_reason() {
+    for refused in ["worker.createRouter", "router.resume"] {
+        let (worker, scene) = scene().await;
+        let mut events = scene.room.events();
+        let worker = worker.die().await.successor(&[refused]);
+        worker.settle().await;
+        let end = loop {
+            match events.recv().await {
+                Some(RoomEvent::Close { reason, .. }) => break reason,
+                Some(_) => {}
+                None => panic!("the events ended"),
+            }
+        };
+        assert_eq!(end, CloseReason::WorkerDied("no".into()));
+        assert!(scene.alice.closed() && scene.consumer.closed());
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_while_it_takes_over_is_followed_by_another() {
+    let (worker, scene) = scene().await;
+    let worker = worker.die().await.successor(&[]).die().await.successor(&[]);
+    let asked = described(&worker.asked().await);
+    assert_eq!(
+        asked.first().map(String::as_str),
+        Some("worker.createRouter")
+    );
+    assert_eq!(asked.last().map(String::as_str), Some("router.resume"));
+    assert!(!scene.room.closed() && !scene.consumer.closed());
+}
+
+#[tokio::test]
+async fn a_room_closed_meanwhile_is_not_made_again() {
+    let (worker, scene) = scene().await;
+    let grave = worker.die().await;
+    scene.room.close(None);
+    let worker = grave.successor(&[]);
+    assert_eq!(worker.methods().await, [] as [&str; 0]);
+    assert_eq!(scene.bob.app_data(), Value::Null);
+}
