@@ -59,11 +59,9 @@ fn described(asked: &[Request]) -> Vec<String> {
             consumer_id,
             ..
         } = request.ids;
-        let id = consumer_id
-            .map(|id| id.0)
-            .or(producer_id.map(|id| id.0))
-            .or(transport_id.map(|id| id.0));
-        match id {
+        let (consumer, producer) = (consumer_id.map(|id| id.0), producer_id.map(|id| id.0));
+        let transport = transport_id.map(|id| id.0);
+        match consumer.or(producer).or(transport) {
             Some(id) => format!("{} {id}", request.call.method()),
             None => request.call.method().into(),
         }
@@ -156,9 +154,7 @@ async fn what_was_asked_of_a_dying_worker_is_asked_once_more() {
     let resumed = at("router.resume");
     // It is known here already, but no worker has confirmed it.
     assert!(at(&format!("router.createConsumer {}", consumer.id())) > resumed);
-    assert!(
-        at("router.createTransport 7").is_none() || at("router.createWebRtcTransport 7") > resumed
-    );
+    assert!(at("router.createWebRtcTransport 7") > resumed);
     assert!(asking.await.unwrap().is_ok());
     assert!(!consumer.closed() && scene.bob.get_transport_by_id(7).is_some());
 }
@@ -169,7 +165,8 @@ async fn what_cannot_be_made_again_is_closed_and_the_rest_goes_on() {
         ("router.createConsumer", [false, false, true]),
         ("consumer.enable", [false, false, true]),
         ("router.createProducer", [false, true, true]),
-        ("router.createWebRtcTransport", [true, true, false]),
+        // A producer without a transport closes with it.
+        ("router.createWebRtcTransport", [true, true, true]),
     ];
     for (refused, expected) in rows {
         let (worker, scene) = scene().await;
@@ -182,11 +179,6 @@ async fn what_cannot_be_made_again_is_closed_and_the_rest_goes_on() {
             scene.video.closed(),
             scene.consumer.closed(),
         ];
-        // Without its transport, a producer takes its consumers along.
-        let expected = match refused {
-            "router.createWebRtcTransport" => [true, true, true],
-            _ => expected,
-        };
         assert_eq!(closed, expected, "{refused}");
         assert!(!scene.room.closed() && !scene.alice.closed());
         if closed[0] {
