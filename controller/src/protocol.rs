@@ -177,6 +177,7 @@ pub(crate) fn transport_options(members: &Members) -> WebRtcTransportOptions {
         prefer_ipv6: flag("preferIPv6", false),
         prefer_udp: flag("preferUdp", false),
         prefer_tcp: flag("preferTcp", false),
+        restore: None,
     }
 }
 

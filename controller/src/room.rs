@@ -167,6 +167,7 @@ impl Room {
         };
         let request = CreateRouter {
             sockets: sockets.described.clone(),
+            ..CreateRouter::default()
         };
         let fds = sockets.try_clone_fds().map_err(|error| {
             Error::other(format!("cannot duplicate the room's sockets: {error}"))

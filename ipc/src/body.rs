@@ -53,6 +53,9 @@ pub struct Ready {
     pub pid: u32,
     /// CPUs the worker may run on.
     pub cpus: Vec<usize>,
+    /// Whether it can continue the routers of a worker that died.
+    #[serde(default)]
+    pub restores: bool,
 }
 
 /// `worker.updateSettings`: absent members stay as they are.
@@ -118,6 +121,13 @@ pub struct CreateRouter {
     /// Sockets shared by all WebRTC transports of the router.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<RouterSocket>,
+    /// Whether one more descriptor comes behind the sockets': the router's flight recorder.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub recorder: bool,
+    /// The recorder was written by an earlier worker, whose router this one continues. The sockets
+    /// are not read before `router.resume`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub restore: bool,
 }
 
 /// A bound socket handed to a router: a UDP socket or a TCP listener.
@@ -136,7 +146,7 @@ pub struct RouterSocket {
 }
 
 /// `router.createWebRtcTransport`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WebRtcTransportOptions {
     /// Offer UDP candidates.
@@ -153,6 +163,9 @@ pub struct WebRtcTransportOptions {
     pub prefer_udp: bool,
     /// Raise the priority of TCP candidates.
     pub prefer_tcp: bool,
+    /// Continue a transport of an earlier worker, with these ICE credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<IceParameters>,
 }
 
 impl Default for WebRtcTransportOptions {
@@ -164,6 +177,7 @@ impl Default for WebRtcTransportOptions {
             prefer_ipv6: false,
             prefer_udp: false,
             prefer_tcp: false,
+            restore: None,
         }
     }
 }
@@ -290,6 +304,10 @@ pub struct StartMirroring {
     /// Copy RTCP that is received.
     #[serde(default = "yes")]
     pub recv_rtcp: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn yes() -> bool {

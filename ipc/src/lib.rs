@@ -37,6 +37,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest payload towards a mediasoup v2 peer, in bytes (`spec: channel.md` §2).
 pub const V2_PAYLOAD_BYTES_MAX: usize = 65_536;
 
+/// Size of a room's flight recorder, of which only what is written takes memory.
+pub const RECORDER_BYTES: usize = 8 * 1024 * 1024;
+
 /// The channel's descriptor number in the worker process.
 pub const CHANNEL_FD: i32 = 3;
 

@@ -61,6 +61,8 @@ calls! {
     CreateRouter(CreateRouter) = "worker.createRouter",
     /// Closes a router and everything in it.
     CloseRouter(Empty) = "router.close",
+    /// Starts reading the sockets of a restored router.
+    ResumeRouter(Empty) = "router.resume",
     /// Everything in a router.
     DumpRouter(Empty) = "router.dump",
     /// Creates a WebRTC transport.

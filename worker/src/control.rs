@@ -62,6 +62,7 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             cpus: crate::load::allowed_cpus(),
+            restores: false,
         })
     }
 
@@ -201,6 +202,10 @@ fn handle_router_call(
             unit(router.set_temporal_max(ids, request.temporal_layer))
         }
         Call::RequestKeyFrame(_) => unit(router.ask_keyframe(io, ids)),
+        Call::ResumeRouter(_) => Err(Rejection::new(
+            ErrorCode::UnknownMethod,
+            "this worker does not restore",
+        )),
         Call::StartMirroring(_) | Call::StopMirroring(_) => Err(Rejection::new(
             ErrorCode::UnknownMethod,
             "this worker has no mirroring",

@@ -88,7 +88,7 @@ impl WebRtcTransport {
     ) -> Result<Self> {
         let room = peer.room().clone();
         let base = Base::new(id, room.clone(), Some(peer), app_data);
-        let call = Call::CreateWebRtcTransport(options);
+        let call = Call::CreateWebRtcTransport(options.clone());
         let created = room
             .channel()
             .request_then(base.ids(), call, vec![], move |answer| {
@@ -122,7 +122,7 @@ impl WebRtcTransport {
 
     /// What the client asked for.
     pub fn options(&self) -> WebRtcTransportOptions {
-        self.0.options
+        self.0.options.clone()
     }
 
     /// Always `controlled`: broth is an ICE-lite agent (RFC 8445 §2.5).
