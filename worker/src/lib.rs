@@ -14,6 +14,7 @@ mod load;
 pub mod net;
 mod parameters;
 pub mod producer;
+pub mod recorder;
 pub mod router;
 mod run;
 pub mod srtp;

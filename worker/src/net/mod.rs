@@ -2,6 +2,7 @@
 //!
 //! Together with `event_loop` the only code that sees a descriptor.
 
+pub mod mapping;
 pub mod send_queue;
 pub mod sockets;
 pub mod sys;
