@@ -184,7 +184,8 @@ impl Default for WebRtcTransportOptions {
 
 /// `router.createPlainRtpTransport`.
 ///
-/// The descriptor of `socket` travels with the request.
+/// The descriptor of `socket` travels with the request; without one the worker opens a port of its
+/// own, as mediasoup v2 does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlainRtpTransportOptions {
@@ -278,6 +279,9 @@ pub struct SetMaxBitrate {
 }
 
 /// `transport.startMirroring`.
+///
+/// The descriptor of `socket` travels with the request; without one the worker opens a port of its
+/// own, as mediasoup v2 does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StartMirroring {
@@ -289,7 +293,7 @@ pub struct StartMirroring {
     /// Local address; absent: the router's.
     #[serde(default, rename = "localIP", skip_serializing_if = "Option::is_none")]
     pub local_ip: Option<String>,
-    /// The UDP socket, bound by the controller; its descriptor travels with the request.
+    /// The UDP socket the copies leave through, bound by the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<RouterSocket>,
     /// Copy RTP that is sent.

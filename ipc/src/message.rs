@@ -170,6 +170,8 @@ pub enum Discard {
 pub struct Incoming {
     /// To be answered.
     pub id: u32,
+    /// The name of what is asked.
+    pub method: String,
     /// How many descriptors the message names.
     pub fds: usize,
     /// The request, or what to answer instead of carrying it out.
@@ -212,6 +214,7 @@ impl Request {
             .ok_or(Discard::Method)?;
         Ok(Incoming {
             id,
+            method: method.into(),
             fds: usize::try_from(fds).unwrap_or(usize::MAX),
             request: Call::parse(method, data).map(|call| Self { id, ids, call }),
         })

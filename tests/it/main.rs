@@ -11,6 +11,7 @@ mod controller;
 mod early;
 mod forwarding;
 mod ice_tcp;
+mod mirroring;
 mod plain;
 mod simulcast;
 mod support;

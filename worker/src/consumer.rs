@@ -83,6 +83,8 @@ pub struct Way<'t> {
     pub path: Path,
     /// Seals what leaves; `None` on a plain transport.
     pub seal: Option<&'t SealKey>,
+    /// Where a clear copy goes.
+    pub mirror: Option<Path>,
 }
 
 /// How one packet is rewritten.
@@ -448,6 +450,13 @@ impl Sending {
         rewrite: &Rewrite,
     ) -> bool {
         let source = io.pool.get(packet.id);
+        if let Some(mirror) = way.mirror {
+            let slot = io.sockets.slot();
+            let emitted = self.emit(slot, producer, &packet.header, source, rewrite);
+            if let Some((_, len)) = emitted {
+                io.sockets.commit(mirror, len);
+            }
+        }
         let slot = io.sockets.slot();
         let Some((header_len, len)) = self.emit(slot, producer, &packet.header, source, rewrite)
         else {

@@ -12,14 +12,16 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
 
+use broth_ipc::netstring::FrameError;
 use broth_ipc::{
-    Discard, ErrorCode, Event, Fill, Flush, Inbox, Incoming, Notification, Outbox,
-    PAYLOAD_BYTES_MAX, Rejection, Request, Response, Scope, Target,
+    Discard, ErrorCode, Fill, Flush, Inbox, Incoming, Outbox, Rejection, Request, Response,
 };
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::dialect::Dialect;
+use crate::log::thrown_at;
 use crate::net::sockets::{Path, Socket};
 use crate::net::sys::{RECV_BATCH, RecvBatch};
 use crate::worker::Worker;
@@ -32,12 +34,24 @@ const SIGNALS: u64 = u64::MAX - 1;
 const BATCHES_PER_TURN: usize = 4;
 /// Requests carried out per turn.
 const REQUESTS_PER_TURN: usize = 256;
+/// Answers that may wait for the controller before requests wait for it to read them.
+const UNREAD_BYTES_MAX: usize = 1 << 20;
 /// Connections accepted per turn and listener.
 const ACCEPTS_PER_TURN: usize = 16;
 /// Longest sleep.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Signals without effect (`spec: channel.md` §1.4); SIGPIPE has none in Rust programs anyway.
+const IGNORED_SIGNALS: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGALRM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
 /// Time for the last words when the worker is told to end.
 const FAREWELL: Duration = Duration::from_millis(100);
+
+/// Where mediasoup v2's worker reads the channel.
+const READ_PLACE: &str = "Channel::UnixStreamSocket::UserOnUnixStreamRead";
 
 /// Why the loop ended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +71,9 @@ pub struct EventLoop {
     signals: SignalFd,
     batch: RecvBatch,
     deadlines: BinaryHeap<Reverse<(Instant, usize, usize)>>,
-    wants_write: bool,
+    /// What the channel is watched for.
+    interest: EpollFlags,
+    /// There may be complete requests in the inbox.
     has_requests: bool,
 }
 
@@ -72,6 +88,12 @@ impl EventLoop {
         mask.add(Signal::SIGTERM);
         mask.add(Signal::SIGINT);
         mask.thread_block()?;
+        let mut ignored = SigSet::empty();
+        for signal in IGNORED_SIGNALS {
+            ignored.add(signal);
+        }
+        // A blocked signal waits for ever, and needs no handler.
+        ignored.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&mask, flags)?;
         let epoll = worker.io.sockets.epoll();
@@ -80,51 +102,69 @@ impl EventLoop {
         Ok(Self {
             worker,
             channel,
-            inbox: Inbox::new(PAYLOAD_BYTES_MAX),
+            inbox: Inbox::new(Dialect::default().payload_bytes_max()),
             outbox: Outbox::default(),
             signals,
             batch: RecvBatch::default(),
             deadlines: BinaryHeap::new(),
-            wants_write: false,
+            interest: EpollFlags::EPOLLIN,
             has_requests: false,
         })
     }
 
-    /// Runs until the worker is to end.
+    /// Runs until the worker is to end, and closes everything.
     ///
     /// # Errors
     /// The channel is broken: framing is lost, or the socket failed.
     pub fn run(mut self) -> io::Result<End> {
-        let mut events = [EpollEvent::empty(); 64];
+        let end = match self.turn_until_told() {
+            Err(error) if is_closed(&error) => Ok(End::Orphaned),
+            end => end,
+        };
+        self.close(matches!(end, Ok(End::Told)));
+        end
+    }
+
+    fn turn_until_told(&mut self) -> io::Result<End> {
+        // There may be something to say about the start.
+        self.send_notes()?;
         loop {
-            let ready = self.wait(&mut events)?;
-            let turn = Instant::now();
-            let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            self.worker.io.set_now(turn, wall.unwrap_or_default());
-            for event in &events[..ready] {
-                match event.data() {
-                    CHANNEL => {
-                        if self.read_channel()? == Fill::Eof {
-                            return Ok(self.end(End::Orphaned));
-                        }
-                    }
-                    SIGNALS => {
-                        if matches!(self.signals.read_signal(), Ok(Some(_))) {
-                            return Ok(self.end(End::Told));
-                        }
-                    }
-                    key => self.handle_socket(key as u32, event.events()),
-                }
+            if let Some(end) = self.turn()? {
+                return Ok(end);
             }
-            self.handle_requests()?;
-            self.handle_deadlines();
-            for (_, router) in &mut self.worker.routers {
-                router.forward(&mut self.worker.io);
-            }
-            self.worker.io.sockets.flush();
-            self.send_notes()?;
-            self.worker.meter.add_turn(turn.elapsed());
         }
+    }
+
+    fn turn(&mut self) -> io::Result<Option<End>> {
+        let mut events = [EpollEvent::empty(); 64];
+        let ready = self.wait(&mut events)?;
+        let turn = Instant::now();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        self.worker.io.set_now(turn, wall.unwrap_or_default());
+        for event in &events[..ready] {
+            match event.data() {
+                CHANNEL => {
+                    if self.read_channel()? == Fill::Eof {
+                        return Ok(Some(End::Orphaned));
+                    }
+                }
+                SIGNALS => {
+                    if matches!(self.signals.read_signal(), Ok(Some(_))) {
+                        return Ok(Some(End::Told));
+                    }
+                }
+                key => self.handle_socket(key as u32, event.events()),
+            }
+        }
+        self.handle_requests()?;
+        self.handle_deadlines();
+        for (_, router) in &mut self.worker.routers {
+            router.forward(&mut self.worker.io);
+        }
+        self.worker.io.sockets.flush();
+        self.send_notes()?;
+        self.worker.meter.add_turn(turn.elapsed());
+        Ok(None)
     }
 
     fn wait(&mut self, events: &mut [EpollEvent]) -> io::Result<usize> {
@@ -137,7 +177,7 @@ impl EventLoop {
             .chain(self.deadlines.peek().map(|Reverse((at, ..))| *at))
             .min();
         let sleep = match deadline {
-            _ if self.has_requests => Duration::ZERO,
+            _ if self.has_requests && !self.is_congested() => Duration::ZERO,
             Some(at) => at.saturating_duration_since(now).min(SLEEP_MAX),
             None => SLEEP_MAX,
         };
@@ -151,16 +191,31 @@ impl EventLoop {
         }
     }
 
+    /// What was read before is carried out first, so that no more than one message and one
+    /// reading wait in the inbox.
     fn read_channel(&mut self) -> io::Result<Fill> {
         self.flush_channel()?;
+        if self.has_requests {
+            return Ok(Fill::Blocked);
+        }
         self.inbox.fill(self.channel.as_fd())
     }
 
+    /// The controller does not read: requests wait, as their answers would.
+    fn is_congested(&self) -> bool {
+        self.outbox.len() > UNREAD_BYTES_MAX
+    }
+
     fn handle_requests(&mut self) -> io::Result<()> {
-        self.has_requests = false;
+        self.has_requests = true;
         for _ in 0..REQUESTS_PER_TURN {
-            let frame = self.inbox.next_frame().map_err(io::Error::other)?;
+            if self.is_congested() {
+                return Ok(());
+            }
+            let frame = self.inbox.next_frame();
+            let frame = frame.map_err(|error| self.framing_lost(error))?;
             let Some(payload) = frame else {
+                self.has_requests = false;
                 return Ok(());
             };
             match Request::parse(&payload) {
@@ -168,7 +223,6 @@ impl EventLoop {
                 Err(discard) => self.log_discard(&discard)?,
             }
         }
-        self.has_requests = true;
         Ok(())
     }
 
@@ -180,33 +234,74 @@ impl EventLoop {
         let result = incoming
             .request
             .and_then(|request| self.worker.handle_request(request, fds));
+        let dialect = self.worker.dialect;
+        self.inbox
+            .set_payload_bytes_max(dialect.payload_bytes_max());
+        let mut is_unknown = false;
+        if let (Dialect::V2, Err(rejection)) = (dialect, &result) {
+            is_unknown = rejection.code == ErrorCode::UnknownMethod;
+            self.log_rejection(rejection);
+        }
         // What a request caused is told before its answer.
         self.send_notes()?;
-        let mut response = Response {
-            id: incoming.id,
-            result,
-        };
-        let mut payload = response.to_payload()?;
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            response.result = Err(Rejection::new(ErrorCode::TooBig, "reply too big"));
-            payload = response.to_payload()?;
+        let id = incoming.id;
+        self.send(&dialect.response(Response { id, result })?)?;
+        if is_unknown {
+            let text = format!("unknown request.method '{}'", incoming.method);
+            self.log_wrong_request(&text)?;
         }
-        self.send(&payload)
+        Ok(())
     }
 
+    /// What mediasoup v2's worker logs before it refuses a request.
+    fn log_rejection(&mut self, rejection: &Rejection) {
+        if let Some(place) = thrown_at(&rejection.reason) {
+            let text = format!("throwing MediaSoupError | {rejection}");
+            self.worker.io.log.error(place, text);
+        }
+    }
+
+    /// A payload that cannot be answered.
     fn log_discard(&mut self, discard: &Discard) -> io::Result<()> {
-        let notification = Notification {
-            target: Target {
-                target_id: 0,
-                router_id: None,
-                scope: Some(Scope::Worker),
-            },
-            event: Event::Log {
-                level: "error".into(),
-                message: format!("discarding wrong Channel request: {discard}"),
-            },
+        match (self.worker.dialect, discard) {
+            (Dialect::V2, Discard::Json(_)) => {
+                self.worker
+                    .io
+                    .log
+                    .complain(READ_PLACE, &discard.to_string());
+                Ok(())
+            }
+            (Dialect::V2, Discard::Id | Discard::Method) => {
+                self.log_wrong_request(&discard.to_string())
+            }
+            (Dialect::Broth, _) => {
+                let text = format!("discarding wrong Channel request: {discard}");
+                self.worker.io.log.error(READ_PLACE, text);
+                self.send_notes()
+            }
+        }
+    }
+
+    fn log_wrong_request(&mut self, text: &str) -> io::Result<()> {
+        let text = format!("throwing MediaSoupError | {text}");
+        self.worker.io.log.error("Channel::Request::Request", text);
+        self.send_notes()?;
+        let text = "discarding wrong Channel request";
+        self.worker.io.log.complain(READ_PLACE, text);
+        Ok(())
+    }
+
+    /// A byte stream is never resynchronised: the channel is closed.
+    fn framing_lost(&self, error: FrameError) -> io::Error {
+        let name = match error {
+            FrameError::NoLength => "NETSTRING_ERROR_NO_LENGTH",
+            FrameError::LeadingZero => "NETSTRING_ERROR_LEADING_ZERO",
+            FrameError::TooLong { .. } => "NETSTRING_ERROR_TOO_LONG",
+            FrameError::NoColon => "NETSTRING_ERROR_NO_COLON",
+            FrameError::NoComma => "NETSTRING_ERROR_NO_COMMA",
         };
-        self.send(&notification.to_payload()?)
+        self.worker.io.log.complain(READ_PLACE, name);
+        io::Error::other(error)
     }
 
     fn handle_socket(&mut self, key: u32, flags: EpollFlags) {
@@ -214,7 +309,7 @@ impl EventLoop {
             self.worker.io.sockets.handle_writable(key);
         }
         match self.worker.io.sockets.get_mut(key) {
-            Some((Socket::Udp(_), router, _)) => self.receive(key, router),
+            Some((Socket::Udp(_), router)) => self.receive(key, router),
             Some((Socket::Listener(..), ..)) => {
                 for _ in 0..ACCEPTS_PER_TURN {
                     if !matches!(self.worker.io.sockets.accept(key), Ok(Some(_))) {
@@ -222,7 +317,7 @@ impl EventLoop {
                     }
                 }
             }
-            Some((Socket::Connection(_), router, _)) => self.read_connection(key, router),
+            Some((Socket::Connection(_), router)) => self.read_connection(key, router),
             None => {}
         }
     }
@@ -324,9 +419,14 @@ impl EventLoop {
         }
     }
 
+    /// Tells people and the controller what happened.
     fn send_notes(&mut self) -> io::Result<()> {
+        let dialect = self.worker.dialect;
+        for line in self.worker.io.log.take() {
+            self.send(&dialect.line(&self.worker.id, &line)?)?;
+        }
         for note in std::mem::take(&mut self.worker.io.notes) {
-            self.send(&note.to_payload()?)?;
+            self.send(&dialect.notification(&note)?)?;
         }
         Ok(())
     }
@@ -340,30 +440,38 @@ impl EventLoop {
 
     fn flush_channel(&mut self) -> io::Result<()> {
         let is_blocked = self.outbox.flush(self.channel.as_fd())? == Flush::Blocked;
-        if is_blocked != self.wants_write {
-            self.wants_write = is_blocked;
-            let mut flags = EpollFlags::EPOLLIN;
-            flags.set(EpollFlags::EPOLLOUT, is_blocked);
-            let mut event = EpollEvent::new(flags, CHANNEL);
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLOUT, is_blocked);
+        interest.set(EpollFlags::EPOLLIN, !self.is_congested());
+        if interest != self.interest {
+            self.interest = interest;
+            let mut event = EpollEvent::new(interest, CHANNEL);
             let epoll = self.worker.io.sockets.epoll();
             epoll.modify(&self.channel, &mut event)?;
         }
         Ok(())
     }
 
-    /// Says goodbye to every peer and to the controller.
-    fn end(&mut self, end: End) -> End {
+    /// Says goodbye to every peer, and to the controller if it is there.
+    fn close(&mut self, is_heard: bool) {
         let Worker { routers, io, .. } = &mut self.worker;
         for (_, router) in routers.iter_mut() {
             router.close(io);
         }
         io.sockets.flush();
-        if end == End::Told {
+        if is_heard {
             // The controller may be gone too: then nobody is left to tell.
             let _ = self.channel.set_nonblocking(false);
             let _ = self.channel.set_write_timeout(Some(FAREWELL));
             let _ = self.send_notes();
         }
-        end
     }
+}
+
+/// Whether a socket failed because the other end is gone.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }

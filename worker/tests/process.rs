@@ -50,7 +50,7 @@ impl Process {
     }
 
     /// The next netstring.
-    fn read(&mut self) -> Value {
+    fn read_text(&mut self) -> String {
         let mut byte = [0];
         let mut len = 0;
         loop {
@@ -63,7 +63,17 @@ impl Process {
         let mut payload = vec![0; len + 1];
         self.channel.read_exact(&mut payload).unwrap();
         assert_eq!(payload.pop(), Some(b','));
-        serde_json::from_slice(&payload).unwrap()
+        String::from_utf8(payload).unwrap()
+    }
+
+    /// The next message, passing over log lines.
+    fn read(&mut self) -> Value {
+        loop {
+            let text = self.read_text();
+            if text.starts_with('{') {
+                return serde_json::from_str(&text).unwrap();
+            }
+        }
     }
 
     fn ask(&mut self, request: &Value) -> Value {
@@ -119,40 +129,58 @@ fn it_answers_a_v2_controller_and_says_on_which_cpus_it_runs() {
 
 #[test]
 fn bad_requests_are_answered_or_logged_and_the_worker_goes_on() {
-    let mut worker = Process::start(&["test#1"]);
-    for garbage in ["", "null", "[]", "{", "7", r#"{"method":"worker.dump"}"#] {
-        worker.write(garbage);
-        let logged = worker.read();
-        assert_eq!(logged["event"], "log", "{garbage}: {logged}");
+    let hello = json!({"id": 1, "method": "worker.hello", "data": {"protocol": 1}});
+    for is_v2 in [true, false] {
+        let mut worker = Process::start(&["test#1"]);
+        if !is_v2 {
+            worker.ask(&hello);
+        }
+        for garbage in ["null", "[]", "7", r#"{"method":"worker.dump"}"#] {
+            worker.write(garbage);
+            let logged = worker.read_text();
+            match is_v2 {
+                true => assert!(logged.starts_with("E[id:test#1] Channel::"), "{logged}"),
+                false => assert!(logged.contains(r#""event":"log""#), "{logged}"),
+            }
+        }
+        for garbage in ["", "{"] {
+            worker.write(garbage);
+        }
+        let rows = [
+            (json!({"id": 1, "method": "worker.fly"}), "unknown method"),
+            (
+                json!({"id": 1, "method": "router.dump"}),
+                "Request has not numeric internal.routerId",
+            ),
+            (
+                json!({"id": 1, "method": "router.dump", "internal": {"routerId": 3}}),
+                "Router does not exist",
+            ),
+            (
+                json!({"id": 1, "method": "worker.updateSettings",
+                    "data": {"logLevel": "chicken"}}),
+                "invalid value 'chicken' for logLevel",
+            ),
+            (
+                json!({"id": 1, "method": "worker.hello", "data": {"protocol": 99}}),
+                "this worker speaks protocol 1, not 99",
+            ),
+        ];
+        for (request, reason) in rows {
+            worker.write(&request.to_string());
+            let answer = std::iter::repeat_with(|| worker.read());
+            let answer = answer.into_iter().find(|answer| answer["id"] == 1).unwrap();
+            let mut expected = json!({"id": 1, "reason": reason, "rejected": true});
+            if !is_v2 {
+                expected["code"] = answer["code"].clone();
+                assert!(answer["code"].is_string());
+            }
+            assert_eq!(answer, expected);
+        }
+        let create = json!({"id": 5, "method": "worker.createRouter", "internal": {"routerId": 3}});
+        assert_eq!(worker.ask(&create)["accepted"], true);
+        assert_eq!(worker.ask(&create)["reason"], "Router already exists");
     }
-    let rows = [
-        (json!({"id": 1, "method": "worker.fly"}), "unknown method"),
-        (
-            json!({"id": 1, "method": "router.dump"}),
-            "Request has not numeric internal.routerId",
-        ),
-        (
-            json!({"id": 1, "method": "router.dump", "internal": {"routerId": 3}}),
-            "Router does not exist",
-        ),
-        (
-            json!({"id": 1, "method": "worker.updateSettings", "data": {"logLevel": "chicken"}}),
-            "invalid value 'chicken' for logLevel",
-        ),
-        (
-            json!({"id": 1, "method": "worker.hello", "data": {"protocol": 99}}),
-            "this worker speaks protocol 1, not 99",
-        ),
-    ];
-    for (request, reason) in rows {
-        let answer = worker.ask(&request);
-        assert_eq!(answer["rejected"], true, "{answer}");
-        assert_eq!(answer["reason"], reason);
-        assert!(answer["code"].is_string());
-    }
-    let create = json!({"id": 5, "method": "worker.createRouter", "internal": {"routerId": 3}});
-    assert_eq!(worker.ask(&create)["accepted"], true);
-    assert_eq!(worker.ask(&create)["reason"], "Router already exists");
 }
 
 #[test]
@@ -185,20 +213,36 @@ fn lost_framing_ends_it_with_an_error() {
 }
 
 #[test]
-fn bad_settings_have_their_own_status_and_say_what_is_wrong() {
+fn bad_settings_are_told_as_v2s_worker_tells_them() {
     let rows = [
-        ("--logLevel=chicken", "invalid value 'chicken' for logLevel"),
+        (
+            "--logLevel=chicken",
+            "Settings::SetLogLevel",
+            "invalid value 'chicken' for logLevel",
+        ),
         (
             "--rtcMinPort=1",
-            "unknown configuration parameter: rtcMinPort",
+            "Settings::SetRtcPorts",
+            "rtcMinPort must be greater or equal than 1024",
         ),
-        ("--logLevel", "unknown configuration parameter"),
+        (
+            "--logLevel",
+            "Settings::SetConfiguration",
+            "unknown configuration parameter: (null)",
+        ),
+        (
+            "--rtcIPv4=192.0.2.1",
+            "Settings::SetRtcIPv4",
+            "cannot bind on '192.0.2.1' for rtcIPv4: Cannot assign requested address",
+        ),
     ];
-    for (argument, expected) in rows {
-        let output = Process::start(&["test#1", argument]).wait();
-        assert_eq!(output.status.code(), Some(2), "{argument}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains(expected), "{said}");
+    for (argument, place, text) in rows {
+        let mut worker = Process::start(&["w#1", argument]);
+        let expected = format!("E[id:w#1] {place}() | throwing MediaSoupError | {text}");
+        assert_eq!(worker.read_text(), expected);
+        let expected = format!("E[id:w#1] main::main() | configuration error: {text}");
+        assert_eq!(worker.read_text(), expected);
+        assert_eq!(worker.wait().status.code(), Some(1), "{argument}");
     }
 }
 

@@ -203,13 +203,15 @@ impl Router {
         Ok(())
     }
 
-    /// Closes everything; the sockets are the caller's.
+    /// Closes everything, consumers before transports; the shared sockets are the caller's.
     pub fn close(&mut self, io: &mut Io) {
-        let transports: Vec<_> = self.transport_keys.keys().copied().collect();
-        for id in transports {
-            let ids = Ids::router(self.id).transport(id);
-            let closed = self.close_transport(io, &ids);
-            debug_assert!(closed.is_ok(), "the id was just read from the table");
+        let producers: Vec<_> = self.producers.iter().map(|(key, _)| key).collect();
+        for key in producers {
+            self.remove_producer(io, key);
+        }
+        let transports: Vec<_> = self.transports.iter().map(|(key, _)| key).collect();
+        for key in transports {
+            self.remove_transport(io, key);
         }
     }
 
