@@ -19,13 +19,14 @@ mod ids;
 mod message;
 pub mod netstring;
 mod pending;
+mod read;
 pub mod rtp;
 mod socket;
 mod v2;
 
 pub use channel::{Channel, ChannelError, Received};
 pub use error::{ErrorCode, Rejection};
-pub use ids::{ConsumerId, Ids, ProducerId, RouterId, TransportId};
+pub use ids::{ConsumerId, Ids, ProducerId, RouterId, Subject, TransportId};
 pub use message::{
     Call, Discard, Event, FromWorker, Incoming, Notification, Request, Response, Scope, Target,
 };

@@ -6,7 +6,9 @@ use broth_ipc::body::{
     CreateRouter, Empty, Hello, Load, LocalDtlsRole, Ready, SetPreferredProfile, WorkerDump,
     WorkerSettings,
 };
-use broth_ipc::{Call, ErrorCode, Ids, PROTOCOL, Rejection, Request, RouterId, Scope};
+use broth_ipc::{
+    Call, ErrorCode, Ids, Incoming, PROTOCOL, Rejection, Request, RouterId, Scope, Subject,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,6 +22,25 @@ use crate::worker::Worker;
 type Answer = Result<Value, Rejection>;
 
 impl Worker {
+    /// Carries out a request as it came, or refuses it: for its ids first, then for its data.
+    pub fn handle(&mut self, incoming: Incoming, fds: Vec<OwnedFd>) -> Answer {
+        for subject in incoming.subjects {
+            self.check(*subject, &incoming.ids)?;
+        }
+        self.handle_request(incoming.request?, fds)
+    }
+
+    fn check(&self, subject: Subject, ids: &Ids) -> Result<(), Rejection> {
+        match subject {
+            Subject::NewRouter if self.router_keys.contains_key(&router_id(ids)?) => {
+                Err(Rejection::exists("Router already exists"))
+            }
+            Subject::NewRouter => Ok(()),
+            Subject::Router => self.router_key(ids).map(drop),
+            _ => self.routers[self.router_key(ids)?].check(subject, ids),
+        }
+    }
+
     /// Carries out a request.
     pub fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer {
         let ids = &request.ids;
@@ -145,9 +166,6 @@ impl Worker {
 
     fn create_router(&mut self, ids: &Ids, request: CreateRouter, fds: Vec<OwnedFd>) -> Answer {
         let id = router_id(ids)?;
-        if self.router_keys.contains_key(&id) {
-            return Err(Rejection::exists("Router already exists"));
-        }
         self.check_new_target(ids, Scope::Router, id.0)?;
         if request.sockets.len() != fds.len() {
             return Err(Rejection::invalid(format!(

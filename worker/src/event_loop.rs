@@ -5,6 +5,9 @@
 //! notifications. Every stage has a budget, so none starves the others; what is left over is
 //! still readable in the next turn.
 
+mod channel;
+mod requests;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
@@ -12,19 +15,16 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
 
-use broth_ipc::netstring::FrameError;
-use broth_ipc::{
-    Discard, ErrorCode, Fill, Flush, Inbox, Incoming, Outbox, Rejection, Request, Response,
-};
+use broth_ipc::Fill;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::dialect::Dialect;
-use crate::log::thrown_at;
 use crate::net::sockets::{Path, Socket};
 use crate::net::sys::{RECV_BATCH, RecvBatch};
 use crate::worker::Worker;
+
+use channel::Channel;
 
 /// Epoll token of the channel.
 const CHANNEL: u64 = u64::MAX;
@@ -32,10 +32,6 @@ const CHANNEL: u64 = u64::MAX;
 const SIGNALS: u64 = u64::MAX - 1;
 /// Batches taken from one socket per turn.
 const BATCHES_PER_TURN: usize = 4;
-/// Requests carried out per turn.
-const REQUESTS_PER_TURN: usize = 256;
-/// Answers that may wait for the controller before requests wait for it to read them.
-const UNREAD_BYTES_MAX: usize = 1 << 20;
 /// Connections accepted per turn and listener.
 const ACCEPTS_PER_TURN: usize = 16;
 /// Longest sleep.
@@ -47,11 +43,8 @@ const IGNORED_SIGNALS: [Signal; 4] = [
     Signal::SIGUSR1,
     Signal::SIGUSR2,
 ];
-/// Time for the last words when the worker is told to end.
+/// Time for the last words.
 const FAREWELL: Duration = Duration::from_millis(100);
-
-/// Where mediasoup v2's worker reads the channel.
-const READ_PLACE: &str = "Channel::UnixStreamSocket::UserOnUnixStreamRead";
 
 /// Why the loop ended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,16 +58,10 @@ pub enum End {
 /// The loop.
 pub struct EventLoop {
     worker: Worker,
-    channel: UnixStream,
-    inbox: Inbox,
-    outbox: Outbox,
+    channel: Channel,
     signals: SignalFd,
     batch: RecvBatch,
     deadlines: BinaryHeap<Reverse<(Instant, usize, usize)>>,
-    /// What the channel is watched for.
-    interest: EpollFlags,
-    /// There may be complete requests in the inbox.
-    has_requests: bool,
 }
 
 impl EventLoop {
@@ -83,7 +70,6 @@ impl EventLoop {
     /// # Errors
     /// A descriptor cannot be made or registered.
     pub fn new(worker: Worker, channel: UnixStream) -> io::Result<Self> {
-        channel.set_nonblocking(true)?;
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGTERM);
         mask.add(Signal::SIGINT);
@@ -97,18 +83,14 @@ impl EventLoop {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&mask, flags)?;
         let epoll = worker.io.sockets.epoll();
-        epoll.add(&channel, EpollEvent::new(EpollFlags::EPOLLIN, CHANNEL))?;
+        let channel = Channel::new(channel, epoll)?;
         epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
         Ok(Self {
             worker,
             channel,
-            inbox: Inbox::new(Dialect::default().payload_bytes_max()),
-            outbox: Outbox::default(),
             signals,
             batch: RecvBatch::default(),
             deadlines: BinaryHeap::new(),
-            interest: EpollFlags::EPOLLIN,
-            has_requests: false,
         })
     }
 
@@ -121,7 +103,7 @@ impl EventLoop {
             Err(error) if is_closed(&error) => Ok(End::Orphaned),
             end => end,
         };
-        self.close(matches!(end, Ok(End::Told)));
+        self.close();
         end
     }
 
@@ -144,7 +126,8 @@ impl EventLoop {
         for event in &events[..ready] {
             match event.data() {
                 CHANNEL => {
-                    if self.read_channel()? == Fill::Eof {
+                    self.flush_channel()?;
+                    if self.channel.fill()? == Fill::Eof {
                         return Ok(Some(End::Orphaned));
                     }
                 }
@@ -176,11 +159,11 @@ impl EventLoop {
             .filter_map(|(_, router)| router.audio_levels_at())
             .chain(self.deadlines.peek().map(|Reverse((at, ..))| *at))
             .min();
-        let sleep = match deadline {
-            _ if self.has_requests && !self.is_congested() => Duration::ZERO,
-            Some(at) => at.saturating_duration_since(now).min(SLEEP_MAX),
-            None => SLEEP_MAX,
-        };
+        let until_deadline = deadline.map(|at| at.saturating_duration_since(now));
+        let sleep = [until_deadline, self.channel.sleep_max()]
+            .into_iter()
+            .flatten()
+            .fold(SLEEP_MAX, Duration::min);
         // Rounded up: waking a moment early would only spin.
         let millis = sleep.as_micros().div_ceil(1000) as u16;
         let epoll = self.worker.io.sockets.epoll();
@@ -189,119 +172,6 @@ impl EventLoop {
             Err(nix::Error::EINTR) => Ok(0),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// What was read before is carried out first, so that no more than one message and one
-    /// reading wait in the inbox.
-    fn read_channel(&mut self) -> io::Result<Fill> {
-        self.flush_channel()?;
-        if self.has_requests {
-            return Ok(Fill::Blocked);
-        }
-        self.inbox.fill(self.channel.as_fd())
-    }
-
-    /// The controller does not read: requests wait, as their answers would.
-    fn is_congested(&self) -> bool {
-        self.outbox.len() > UNREAD_BYTES_MAX
-    }
-
-    fn handle_requests(&mut self) -> io::Result<()> {
-        self.has_requests = true;
-        for _ in 0..REQUESTS_PER_TURN {
-            if self.is_congested() {
-                return Ok(());
-            }
-            let frame = self.inbox.next_frame();
-            let frame = frame.map_err(|error| self.framing_lost(error))?;
-            let Some(payload) = frame else {
-                self.has_requests = false;
-                return Ok(());
-            };
-            match Request::parse(&payload) {
-                Ok(incoming) => self.handle_request(incoming)?,
-                Err(discard) => self.log_discard(&discard)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn handle_request(&mut self, incoming: Incoming) -> io::Result<()> {
-        let fds = self
-            .inbox
-            .take_fds(incoming.fds)
-            .ok_or_else(|| io::Error::other("descriptors named by a request did not arrive"))?;
-        let result = incoming
-            .request
-            .and_then(|request| self.worker.handle_request(request, fds));
-        let dialect = self.worker.dialect;
-        self.inbox
-            .set_payload_bytes_max(dialect.payload_bytes_max());
-        let mut is_unknown = false;
-        if let (Dialect::V2, Err(rejection)) = (dialect, &result) {
-            is_unknown = rejection.code == ErrorCode::UnknownMethod;
-            self.log_rejection(rejection);
-        }
-        // What a request caused is told before its answer.
-        self.send_notes()?;
-        let id = incoming.id;
-        self.send(&dialect.response(Response { id, result })?)?;
-        if is_unknown {
-            let text = format!("unknown request.method '{}'", incoming.method);
-            self.log_wrong_request(&text)?;
-        }
-        Ok(())
-    }
-
-    /// What mediasoup v2's worker logs before it refuses a request.
-    fn log_rejection(&mut self, rejection: &Rejection) {
-        if let Some(place) = thrown_at(&rejection.reason) {
-            let text = format!("throwing MediaSoupError | {rejection}");
-            self.worker.io.log.error(place, text);
-        }
-    }
-
-    /// A payload that cannot be answered.
-    fn log_discard(&mut self, discard: &Discard) -> io::Result<()> {
-        match (self.worker.dialect, discard) {
-            (Dialect::V2, Discard::Json(_)) => {
-                self.worker
-                    .io
-                    .log
-                    .complain(READ_PLACE, &discard.to_string());
-                Ok(())
-            }
-            (Dialect::V2, Discard::Id | Discard::Method) => {
-                self.log_wrong_request(&discard.to_string())
-            }
-            (Dialect::Broth, _) => {
-                let text = format!("discarding wrong Channel request: {discard}");
-                self.worker.io.log.error(READ_PLACE, text);
-                self.send_notes()
-            }
-        }
-    }
-
-    fn log_wrong_request(&mut self, text: &str) -> io::Result<()> {
-        let text = format!("throwing MediaSoupError | {text}");
-        self.worker.io.log.error("Channel::Request::Request", text);
-        self.send_notes()?;
-        let text = "discarding wrong Channel request";
-        self.worker.io.log.complain(READ_PLACE, text);
-        Ok(())
-    }
-
-    /// A byte stream is never resynchronised: the channel is closed.
-    fn framing_lost(&self, error: FrameError) -> io::Error {
-        let name = match error {
-            FrameError::NoLength => "NETSTRING_ERROR_NO_LENGTH",
-            FrameError::LeadingZero => "NETSTRING_ERROR_LEADING_ZERO",
-            FrameError::TooLong { .. } => "NETSTRING_ERROR_TOO_LONG",
-            FrameError::NoColon => "NETSTRING_ERROR_NO_COLON",
-            FrameError::NoComma => "NETSTRING_ERROR_NO_COMMA",
-        };
-        self.worker.io.log.complain(READ_PLACE, name);
-        io::Error::other(error)
     }
 
     fn handle_socket(&mut self, key: u32, flags: EpollFlags) {
@@ -419,52 +289,14 @@ impl EventLoop {
         }
     }
 
-    /// Tells people and the controller what happened.
-    fn send_notes(&mut self) -> io::Result<()> {
-        let dialect = self.worker.dialect;
-        for line in self.worker.io.log.take() {
-            self.send(&dialect.line(&self.worker.id, &line)?)?;
-        }
-        for note in std::mem::take(&mut self.worker.io.notes) {
-            self.send(&dialect.notification(&note)?)?;
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, payload: &[u8]) -> io::Result<()> {
-        self.outbox
-            .push(payload, Vec::new())
-            .map_err(io::Error::other)?;
-        self.flush_channel()
-    }
-
-    fn flush_channel(&mut self) -> io::Result<()> {
-        let is_blocked = self.outbox.flush(self.channel.as_fd())? == Flush::Blocked;
-        let mut interest = EpollFlags::empty();
-        interest.set(EpollFlags::EPOLLOUT, is_blocked);
-        interest.set(EpollFlags::EPOLLIN, !self.is_congested());
-        if interest != self.interest {
-            self.interest = interest;
-            let mut event = EpollEvent::new(interest, CHANNEL);
-            let epoll = self.worker.io.sockets.epoll();
-            epoll.modify(&self.channel, &mut event)?;
-        }
-        Ok(())
-    }
-
-    /// Says goodbye to every peer, and to the controller if it is there.
-    fn close(&mut self, is_heard: bool) {
+    /// Says goodbye to every peer, and to the controller.
+    fn close(&mut self) {
         let Worker { routers, io, .. } = &mut self.worker;
         for (_, router) in routers.iter_mut() {
             router.close(io);
         }
         io.sockets.flush();
-        if is_heard {
-            // The controller may be gone too: then nobody is left to tell.
-            let _ = self.channel.set_nonblocking(false);
-            let _ = self.channel.set_write_timeout(Some(FAREWELL));
-            let _ = self.send_notes();
-        }
+        self.say_goodbye();
     }
 }
 

@@ -116,9 +116,7 @@ fn start(id: &str, arguments: &[String], log: &mut Log) -> Result<Worker, Failur
         failed(&"SSL context creation failed")
     })?;
     io.binder = Binder::new(settings.rtc);
-    io.log = Log::of(id.to_owned());
-    io.log.set_level(settings.log_level);
-    io.log.set_tags(settings.log_tags);
+    io.log = std::mem::take(log);
     let mut worker = Worker::new(id.to_owned(), io);
     worker.log_configuration();
     worker.io.log.debug(Tag::Info, PLACE, || {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::body::Protocol;
+use crate::body::{IceParameters, Protocol};
 use crate::{ConsumerId, RouterId, TransportId};
 
 fn parse(text: &str) -> Result<Incoming, Discard> {
@@ -13,6 +13,11 @@ fn a_request_survives_the_wire() {
         ids: Ids::router(RouterId(1)).transport(TransportId(2)),
         call: Call::CreateWebRtcTransport(WebRtcTransportOptions {
             tcp: false,
+            restore: Some(IceParameters {
+                username_fragment: "a".into(),
+                password: "b".into(),
+                ice_lite: true,
+            }),
             ..WebRtcTransportOptions::default()
         }),
     };
@@ -71,6 +76,38 @@ fn wrong_data_is_refused_with_a_code_and_v2s_words() {
     let missing = refusal(r#"{"id":1,"method":"router.createConsumer","data":7}"#);
     assert_eq!(missing.code, ErrorCode::InvalidRequest);
     assert_eq!(missing.reason, "missing data.kind");
+}
+
+#[test]
+fn what_cannot_be_read_is_answered_if_it_has_an_id() {
+    let deep = "[".repeat(1000) + &"]".repeat(1000);
+    let deep = format!(r#"{{"id":1,"method":"worker.dump","data":{deep}}}"#);
+    let payloads: [&[u8]; 3] = [
+        deep.as_bytes(),
+        b"{\"id\":1,\"method\":\"worker.dump\",\"data\":\"\xFF\"}",
+        br#"{"id":1,"method":"worker.dump","data":"\ud800"}"#,
+    ];
+    for payload in payloads {
+        let incoming = Request::parse(payload).unwrap();
+        assert_eq!(incoming.id, 1);
+        let rejection = incoming.request.unwrap_err();
+        assert!(
+            rejection.reason.starts_with("JSON parsing error: "),
+            "{rejection}"
+        );
+    }
+    // What follows the value is nobody's business.
+    let text = r#"{"id":1,"method":"worker.dump"} and more"#;
+    assert!(parse(text).unwrap().request.is_ok());
+}
+
+#[test]
+fn requests_say_which_objects_they_need() {
+    let text = r#"{"id":1,"method":"consumer.enable","data":{}}"#;
+    let incoming = parse(text).unwrap();
+    let expected = [Subject::Router, Subject::Consumer, Subject::Transport];
+    assert_eq!(incoming.subjects, expected);
+    assert!(incoming.request.is_err());
 }
 
 #[test]

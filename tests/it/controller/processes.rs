@@ -256,6 +256,32 @@ async fn a_worker_that_is_told_to_end_by_somebody_else_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_worker_ends_in_order_at_an_interrupt_and_passes_over_other_signals() {
+    let house = House::new(129).await;
+    let pid = house.server.workers()[0].pid;
+    let ignored = [
+        Signal::SIGPIPE,
+        Signal::SIGHUP,
+        Signal::SIGALRM,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ];
+    for ignored in ignored {
+        signal(pid, ignored);
+        assert_eq!(house.counts().await, [0, 0, 0], "{ignored}");
+    }
+    assert_eq!(house.server.workers()[0].pid, pid);
+    let mut events = house.server.events();
+    signal(pid, Signal::SIGINT);
+    let reason = wait_for(&mut events, "the worker's death", |event| match event {
+        ServerEvent::WorkerDied { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert_eq!(reason.await, "exit status 0");
+    house.server.close().await;
+}
+
+#[tokio::test]
 async fn workers_end_with_their_controller_however_it_ends() {
     for end in [Signal::SIGKILL, Signal::SIGTERM] {
         let mut controller = Controller::start(98);

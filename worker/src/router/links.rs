@@ -3,12 +3,13 @@
 use std::os::fd::OwnedFd;
 
 use broth_ipc::body::{
-    DtlsParameters, DtlsRole, IceParameters, PlainRtpTransportOptions, RemoteParameters,
-    StartMirroring, WebRtcTransportOptions,
+    DtlsParameters, DtlsRole, IceCredentials, IceParameters, PlainRtpTransportOptions,
+    RemoteParameters, StartMirroring, WebRtcTransportOptions,
 };
-use broth_ipc::{Event, Ids, Rejection, TransportId};
+use broth_ipc::{Event, Ids, Rejection};
 use serde_json::Value;
 
+use super::subjects::transport_id;
 use super::{Router, own_sockets};
 use crate::ice::Credentials;
 use crate::io::Io;
@@ -26,7 +27,7 @@ impl Router {
         ids: &Ids,
         options: &WebRtcTransportOptions,
     ) -> Result<Value, Rejection> {
-        let id = self.new_transport_id(ids)?;
+        let id = transport_id(ids)?;
         let owner = self.owner(self.transports.vacant_key());
         let created = if self.opens_ports() {
             let sockets = own_sockets::open_candidates(io, options, owner);
@@ -49,7 +50,7 @@ impl Router {
         options: &PlainRtpTransportOptions,
         fds: Vec<OwnedFd>,
     ) -> Result<Value, Rejection> {
-        let id = self.new_transport_id(ids)?;
+        let id = transport_id(ids)?;
         let owner = self.owner(self.transports.vacant_key());
         let plain = own_sockets::open_plain(io, options, fds, self.opens_ports(), owner)?;
         let (_, dump) = self.insert_transport(io, Transport::new(io, id, Link::Plain(plain)));
@@ -66,18 +67,6 @@ impl Router {
             router: self.key,
             transport: Some(transport),
         }
-    }
-
-    fn new_transport_id(&self, ids: &Ids) -> Result<TransportId, Rejection> {
-        let id = ids
-            .transport_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.transportId"))?;
-        if self.transport_keys.contains_key(&id) {
-            return Err(Rejection::exists(
-                "a Transport with same transportId already exists",
-            ));
-        }
-        Ok(id)
     }
 
     fn insert_transport(&mut self, io: &Io, transport: Transport) -> (usize, Value) {
@@ -122,14 +111,22 @@ impl Router {
     }
 
     /// Gives a transport new ICE credentials.
-    pub fn change_credentials(&mut self, ids: &Ids) -> Result<IceParameters, Rejection> {
+    pub fn change_credentials(&mut self, ids: &Ids) -> Result<IceCredentials, Rejection> {
         let key = self.transport_key(ids)?;
         let webrtc = self.transports[key].webrtc_mut()?;
         self.by_ufrag.remove(&webrtc.ice.credentials().ufrag);
         webrtc.ice.restart(Credentials::from_random(&Io::random()));
         let ufrag = webrtc.ice.credentials().ufrag.clone();
         self.by_ufrag.insert(ufrag, key);
-        Ok(webrtc.ice_parameters())
+        let IceParameters {
+            username_fragment,
+            password,
+            ..
+        } = webrtc.ice_parameters();
+        Ok(IceCredentials {
+            username_fragment,
+            password,
+        })
     }
 
     /// Limits what the peer of a transport is told to send; 0 removes the limit.

@@ -2,8 +2,9 @@
 //!
 //! Owns its transports, producers and consumers in slabs and knows how they hang together.
 //! `ingress` takes datagrams in, `egress` fans packets out, `rtcp` talks about them,
-//! `timers` wakes what waits, `links` and `objects` create and close, `own_sockets` has those of
-//! single transports. Nothing here looks into a descriptor: packets leave through [`Io`].
+//! `timers` wakes what waits, `subjects` finds what a request is about, `links` and `objects`
+//! create and close, `own_sockets` has those of single transports. Nothing here looks into a
+//! descriptor: packets leave through [`Io`].
 
 mod egress;
 mod ingress;
@@ -11,6 +12,7 @@ mod links;
 mod objects;
 mod own_sockets;
 mod rtcp;
+mod subjects;
 mod timers;
 
 use std::collections::HashMap;
@@ -95,30 +97,6 @@ impl Router {
         ]
         .into_iter()
         .flatten()
-    }
-
-    fn transport_key(&self, ids: &Ids) -> Result<usize, Rejection> {
-        let id = ids
-            .transport_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.transportId"))?;
-        let key = self.transport_keys.get(&id).copied();
-        key.ok_or_else(|| Rejection::not_found("Transport not found"))
-    }
-
-    fn producer_key(&self, ids: &Ids) -> Result<usize, Rejection> {
-        let id = ids
-            .producer_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.producerId"))?;
-        let key = self.producer_keys.get(&id).copied();
-        key.ok_or_else(|| Rejection::not_found("Producer not found"))
-    }
-
-    fn consumer_key(&self, ids: &Ids) -> Result<usize, Rejection> {
-        let id = ids
-            .consumer_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.consumerId"))?;
-        let key = self.consumer_keys.get(&id).copied();
-        key.ok_or_else(|| Rejection::not_found("Consumer not found"))
     }
 
     /// Everything in the router.

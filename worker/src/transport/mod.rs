@@ -248,6 +248,8 @@ impl Transport {
             return None;
         };
         let selected = webrtc.ice.selected();
+        // REMB leaves only with a limit, and names what it limits.
+        let is_told = self.bitrate_max > 0 && !ssrcs.is_empty();
         Some(TransportStats {
             kind: "transport".into(),
             timestamp: io.now_ms(),
@@ -259,8 +261,12 @@ impl Transport {
             ice_connection_state: webrtc.ice.state(),
             local_available_send_bw: SendBandwidth {
                 max_bitrate: Some(self.bitrate_max),
-                bitrate: u64::from(self.bitrate_max),
-                ssrcs,
+                bitrate: if is_told {
+                    u64::from(self.bitrate_max)
+                } else {
+                    0
+                },
+                ssrcs: if is_told { ssrcs } else { Vec::new() },
             },
             remote_available_send_bw: self.remote_bandwidth.clone(),
         })

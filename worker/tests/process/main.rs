@@ -6,104 +6,20 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod robustness;
+mod settings;
+mod support;
+mod v2;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use std::io::Write;
+use std::process::Command;
+
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 
-const WORKER: &str = env!("CARGO_BIN_EXE_broth-worker");
-
-struct Process {
-    child: Child,
-    channel: UnixStream,
-}
-
-impl Process {
-    fn start(arguments: &[&str]) -> Self {
-        let (channel, theirs) = UnixStream::pair().unwrap();
-        fcntl(theirs.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-        let child = Command::new(WORKER)
-            .args(arguments)
-            .env_clear()
-            .env("MEDIASOUP_CHANNEL_FD", theirs.as_raw_fd().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        channel
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
-        Self { child, channel }
-    }
-
-    fn write(&mut self, payload: &str) {
-        let frame = format!("{}:{payload},", payload.len());
-        self.channel.write_all(frame.as_bytes()).unwrap();
-    }
-
-    /// The next netstring.
-    fn read_text(&mut self) -> String {
-        let mut byte = [0];
-        let mut len = 0;
-        loop {
-            self.channel.read_exact(&mut byte).unwrap();
-            match byte[0] {
-                b':' => break,
-                digit => len = len * 10 + usize::from(digit - b'0'),
-            }
-        }
-        let mut payload = vec![0; len + 1];
-        self.channel.read_exact(&mut payload).unwrap();
-        assert_eq!(payload.pop(), Some(b','));
-        String::from_utf8(payload).unwrap()
-    }
-
-    /// The next message, passing over log lines.
-    fn read(&mut self) -> Value {
-        loop {
-            let text = self.read_text();
-            if text.starts_with('{') {
-                return serde_json::from_str(&text).unwrap();
-            }
-        }
-    }
-
-    fn ask(&mut self, request: &Value) -> Value {
-        self.write(&request.to_string());
-        self.read()
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
-    }
-
-    fn wait(self) -> Output {
-        let Self { child, channel } = self;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let pid = Pid::from_raw(child.id().cast_signed());
-        let guard = std::thread::spawn(move || {
-            while Instant::now() < deadline {
-                if kill(pid, None).is_err() {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = kill(pid, Signal::SIGKILL);
-        });
-        let output = child.wait_with_output().unwrap();
-        guard.join().unwrap();
-        drop(channel);
-        output
-    }
-}
+use support::{Process, WORKER};
 
 #[test]
 fn it_answers_a_v2_controller_and_says_on_which_cpus_it_runs() {
@@ -210,40 +126,6 @@ fn lost_framing_ends_it_with_an_error() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("failure exit"), "{said}");
-}
-
-#[test]
-fn bad_settings_are_told_as_v2s_worker_tells_them() {
-    let rows = [
-        (
-            "--logLevel=chicken",
-            "Settings::SetLogLevel",
-            "invalid value 'chicken' for logLevel",
-        ),
-        (
-            "--rtcMinPort=1",
-            "Settings::SetRtcPorts",
-            "rtcMinPort must be greater or equal than 1024",
-        ),
-        (
-            "--logLevel",
-            "Settings::SetConfiguration",
-            "unknown configuration parameter: (null)",
-        ),
-        (
-            "--rtcIPv4=192.0.2.1",
-            "Settings::SetRtcIPv4",
-            "cannot bind on '192.0.2.1' for rtcIPv4: Cannot assign requested address",
-        ),
-    ];
-    for (argument, place, text) in rows {
-        let mut worker = Process::start(&["w#1", argument]);
-        let expected = format!("E[id:w#1] {place}() | throwing MediaSoupError | {text}");
-        assert_eq!(worker.read_text(), expected);
-        let expected = format!("E[id:w#1] main::main() | configuration error: {text}");
-        assert_eq!(worker.read_text(), expected);
-        assert_eq!(worker.wait().status.code(), Some(1), "{argument}");
-    }
 }
 
 #[test]
