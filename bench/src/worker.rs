@@ -205,7 +205,10 @@ impl DrivenWorker {
         ];
         nix::sys::socket::setsockopt(&udp, nix::sys::socket::sockopt::RcvBuf, &(4 << 20))?;
         nix::sys::socket::setsockopt(&udp, nix::sys::socket::sockopt::SndBuf, &(4 << 20))?;
-        let call = Call::CreateRouter(CreateRouter { sockets });
+        let call = Call::CreateRouter(CreateRouter {
+            sockets,
+            ..CreateRouter::default()
+        });
         self.call_with(Ids::router(id), call, vec![udp.into(), tcp.into()])?;
         Ok(())
     }

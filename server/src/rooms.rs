@@ -200,6 +200,12 @@ async fn watch_room(room: Room, speakers: watch::Sender<Value>) {
                 Some(RoomEvent::Close { reason, .. }) => {
                     tracing::info!(id = room.id(), ?reason, "room closed");
                 }
+                Some(RoomEvent::WorkerDied(reason)) => {
+                    tracing::warn!(id = room.id(), reason, "room lost its worker");
+                }
+                Some(RoomEvent::Recovered(gap)) => {
+                    tracing::info!(id = room.id(), ?gap, "room recovered");
+                }
                 None => return,
             },
             Some(levels) = levels.recv() => {

@@ -87,7 +87,7 @@ fn a_check_for_another_transport_is_not_answered() {
         ..WebRtcTransportOptions::default()
     };
     for transport in [SENDER, RECEIVER] {
-        let create = Call::CreateWebRtcTransport(options);
+        let create = Call::CreateWebRtcTransport(options.clone());
         worker.call(ids(transport), create).unwrap();
     }
     let (one, other) = (dump(&mut worker, SENDER), dump(&mut worker, RECEIVER));

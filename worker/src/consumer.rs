@@ -139,7 +139,7 @@ impl Consumer {
             stream: SendStream::new(
                 ssrc,
                 codec.clock_rate,
-                u16::from_be_bytes([rtx_a, rtx_b]) >> 1,
+                u64::from(u16::from_be_bytes([rtx_a, rtx_b]) >> 1),
             ),
             ssrc,
             rtx,

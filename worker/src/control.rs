@@ -83,6 +83,7 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             cpus: crate::load::allowed_cpus(),
+            restores: false,
         })
     }
 
@@ -267,6 +268,10 @@ fn handle_router_call(
             unit(router.set_temporal_max(ids, request.temporal_layer))
         }
         Call::RequestKeyFrame(_) => unit(router.ask_keyframe(io, ids)),
+        Call::ResumeRouter(_) => Err(Rejection::new(
+            ErrorCode::UnknownMethod,
+            "this worker does not restore",
+        )),
         Call::StartMirroring(request) => unit(router.start_mirroring(io, ids, &request, fds)),
         Call::StopMirroring(_) => unit(router.stop_mirroring(io, ids)),
         Call::Hello(_)

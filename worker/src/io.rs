@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use broth_ipc::{ConsumerId, Event, Notification, RouterId, Scope, Target, TransportId};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::drop_reason::{DropReason, Drops};
 use crate::dtls::{Certificate, DtlsContext};
@@ -43,6 +44,7 @@ pub struct Io {
     pub certificate: Certificate,
     /// Reused for what is assembled before it is queued.
     pub scratch: Vec<u8>,
+    /// When the machine started.
     start: Instant,
 }
 
@@ -69,7 +71,7 @@ impl Io {
             dtls: DtlsContext::new(&certificate, &Profile::ALL)?,
             certificate,
             scratch: Vec::with_capacity(2048),
-            start: now,
+            start: now.checked_sub(uptime()).unwrap_or(now),
         })
     }
 
@@ -94,12 +96,12 @@ impl Io {
         self.ntp = seconds << 32 | fraction;
     }
 
-    /// Milliseconds since the worker started.
+    /// Milliseconds since the machine started: a successor goes on with the same clock.
     pub fn now_ms(&self) -> u64 {
         self.since_start().as_millis() as u64
     }
 
-    /// Time since the worker started.
+    /// Time since the machine started.
     pub fn since_start(&self) -> Duration {
         self.now.duration_since(self.start)
     }
@@ -137,4 +139,9 @@ impl Io {
             event,
         });
     }
+}
+
+/// Time since the machine started.
+fn uptime() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }

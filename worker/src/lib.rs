@@ -17,6 +17,7 @@ pub mod net;
 mod parameters;
 pub mod ports;
 pub mod producer;
+pub mod recorder;
 pub mod router;
 mod run;
 pub mod settings;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::body::Protocol;
+use crate::body::{IceParameters, Protocol};
 use crate::{ConsumerId, RouterId, TransportId};
 
 fn parse(text: &str) -> Result<Incoming, Discard> {
@@ -13,6 +13,11 @@ fn a_request_survives_the_wire() {
         ids: Ids::router(RouterId(1)).transport(TransportId(2)),
         call: Call::CreateWebRtcTransport(WebRtcTransportOptions {
             tcp: false,
+            restore: Some(IceParameters {
+                username_fragment: "a".into(),
+                password: "b".into(),
+                ice_lite: true,
+            }),
             ..WebRtcTransportOptions::default()
         }),
     };

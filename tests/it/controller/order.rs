@@ -49,7 +49,7 @@ async fn a_server_closes_before_its_rooms_and_they_before_their_peers() {
             assert_eq!((reason, app_data), (CloseReason::Server, None));
             Some("room".into())
         }
-        RoomEvent::NewPeer(_) => None,
+        _ => None,
     });
     watch(&log, &alice);
     log.take().await;

@@ -239,7 +239,7 @@ async fn its_death_closes_its_rooms_and_another_takes_its_place() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     let reason = wait_for(&mut events, "the close event", |event| match event {
         RoomEvent::Close { reason, .. } => Some(reason.clone()),
-        RoomEvent::NewPeer(_) => None,
+        _ => None,
     });
     let reason = reason.await;
     assert!(matches!(reason, CloseReason::WorkerDied(_)), "{reason:?}");

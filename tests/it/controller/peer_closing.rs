@@ -66,6 +66,7 @@ async fn closing_the_room_closes_the_peers_in_the_order_they_joined() {
     log.watch(room.events(), |event| match event {
         RoomEvent::NewPeer(peer) => Some(format!("new {}", peer.name())),
         RoomEvent::Close { reason, app_data } => Some(format!("room {reason:?} {app_data:?}")),
+        other => Some(format!("{other:?}")),
     });
     let mut told = Vec::new();
     for name in ["a", "b", "c"] {

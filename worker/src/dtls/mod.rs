@@ -141,6 +141,8 @@ enum Phase {
     },
     /// Done; what the peer still sends can only be its goodbye.
     Done(SslStream<Datagrams>),
+    /// Done by an earlier endpoint, whose association is lost: nothing more can be said or heard.
+    Resumed,
     /// Over.
     Ended,
 }
@@ -180,6 +182,19 @@ impl Dtls {
         })
     }
 
+    /// Creates an endpoint that takes the place of a connected one, in its role.
+    pub fn resumed(context: &DtlsContext, role: DtlsRole) -> Self {
+        Self {
+            context: context.clone(),
+            phase: Phase::Resumed,
+            state: DtlsState::Connected,
+            role,
+            remote_fingerprint: None,
+            outgoing: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
     /// Our role.
     pub fn local_role(&self) -> DtlsRole {
         self.role
@@ -192,7 +207,8 @@ impl Dtls {
 
     /// Tells the peer's role and fingerprints and returns our role. After an association that
     /// is over they are those of the next one, which waits for
-    /// [`handle_ice_connected`](Self::handle_ice_connected).
+    /// [`handle_ice_connected`](Self::handle_ice_connected). A resumed endpoint has verified its
+    /// peer already and changes nothing.
     ///
     /// # Errors
     /// Parameters were given before, or no fingerprint is usable; nothing changed.
@@ -202,6 +218,9 @@ impl Dtls {
         remote_role: DtlsRole,
         fingerprints: &[Fingerprint],
     ) -> Result<DtlsRole, DtlsError> {
+        if matches!(self.phase, Phase::Resumed) {
+            return Ok(self.role);
+        }
         let is_over = matches!(self.phase, Phase::Ended);
         if self.remote_fingerprint.is_some() && !is_over {
             return Err(DtlsError::AlreadySet);
@@ -224,7 +243,7 @@ impl Dtls {
             // Even a finished handshake is void, its keys belong to the other role.
             Phase::Handshaking { .. } | Phase::Done(_) if is_reversed => self.start(now),
             Phase::Done(_) => self.verify(),
-            Phase::Idle | Phase::Handshaking { .. } | Phase::Ended => {}
+            Phase::Idle | Phase::Handshaking { .. } | Phase::Resumed | Phase::Ended => {}
         }
         Ok(role)
     }
@@ -245,7 +264,7 @@ impl Dtls {
             Phase::Handshaking { stream, .. } | Phase::Done(stream) => {
                 stream.get_mut().push(datagram);
             }
-            Phase::Idle | Phase::Ended => return,
+            Phase::Idle | Phase::Resumed | Phase::Ended => return,
         }
         self.proceed(now, RETRANSMIT_FIRST);
     }
@@ -256,7 +275,7 @@ impl Dtls {
             Phase::Handshaking { schedule, .. } => schedule
                 .as_ref()
                 .map(|schedule| schedule.retransmit_at.min(schedule.gives_up_at)),
-            Phase::Idle | Phase::Done(_) | Phase::Ended => None,
+            Phase::Idle | Phase::Done(_) | Phase::Resumed | Phase::Ended => None,
         }
     }
 
@@ -363,7 +382,7 @@ impl Dtls {
                     });
                 }
             }
-            Phase::Idle | Phase::Ended => {}
+            Phase::Idle | Phase::Resumed | Phase::Ended => {}
         }
     }
 

@@ -536,3 +536,25 @@ fn resident_kib() -> usize {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
         .unwrap()
 }
+
+#[test]
+fn a_resumed_endpoint_is_connected_and_deaf() {
+    let now = Instant::now();
+    let (mut client, server) = pair(&Profile::ALL, &Profile::ALL);
+    let context = DtlsContext::new(&server.certificate, &Profile::ALL).unwrap();
+    let mut resumed = Dtls::resumed(&context, DtlsRole::Server);
+    assert_eq!(resumed.state(), DtlsState::Connected);
+    let fingerprints = client.certificate.fingerprints();
+    let role = resumed.set_remote(now, DtlsRole::Server, &fingerprints);
+    assert_eq!(role.unwrap(), DtlsRole::Server);
+    client.dtls.handle_ice_connected(now);
+    while let Some(hello) = client.dtls.poll_transmit() {
+        resumed.handle_datagram(now, &hello);
+    }
+    resumed.handle_ice_connected(now);
+    assert!(resumed.poll_transmit().is_none() && resumed.poll_event().is_none());
+    assert_eq!(resumed.poll_timeout(), None);
+    resumed.close();
+    assert!(resumed.poll_transmit().is_none());
+    assert_eq!(resumed.state(), DtlsState::Closed);
+}

@@ -98,6 +98,22 @@ impl<T: Copy + Eq> IceLite<T> {
         }
     }
 
+    /// Goes on where an earlier agent stopped: its peer has `now` consented to the path.
+    pub fn resumed(now: Instant, credentials: Credentials, tuple: T, state: IceState) -> Self {
+        let mut paths = VecDeque::new();
+        paths.push_front(Path {
+            tuple,
+            checked_at: now,
+        });
+        Self {
+            credentials,
+            paths,
+            selected: Some(tuple),
+            state,
+            events: VecDeque::new(),
+        }
+    }
+
     /// What checks must carry now.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials

@@ -192,3 +192,22 @@ proptest! {
         let _ = agent().handle_binding(Instant::now(), 1, remote, &msg, &mut Vec::new());
     }
 }
+
+#[test]
+fn a_resumed_agent_says_nothing_and_goes_on() {
+    let now = Instant::now();
+    let credentials = agent().credentials().clone();
+    let mut ice = IceLite::resumed(now, credentials, 7u8, Completed);
+    assert_eq!((ice.selected(), ice.state()), (Some(7), Completed));
+    assert!(ice.is_known(7));
+    check(&mut ice, now, 7, true);
+    assert_eq!(events(&mut ice), []);
+    assert_eq!(ice.poll_timeout(), Some(now + CONSENT_TIMEOUT));
+    ice.handle_timeout(now + CONSENT_TIMEOUT);
+    assert_eq!(events(&mut ice), [State(Disconnected)]);
+    check(&mut ice, now, 8, false);
+    assert_eq!(
+        events(&mut ice),
+        [TupleAdded(8), Selected(8), State(Connected)]
+    );
+}

@@ -5,6 +5,7 @@
 
 pub mod binder;
 pub mod host;
+pub mod mapping;
 pub mod send_queue;
 pub mod sockets;
 pub mod sys;

@@ -42,7 +42,7 @@ pub struct Arrivals {
     unwrapper: Unwrapper,
     /// Sequence number of the first entry of `waiting`.
     base: Option<u64>,
-    /// Arrival in units of [`DELTA`] since the worker's start; `None` while missing.
+    /// Arrival in units of [`DELTA`] since the machine's start; `None` while missing.
     waiting: VecDeque<Option<i64>>,
     feedback_count: u8,
     report_at: Option<Instant>,
@@ -75,6 +75,16 @@ impl Arrivals {
         self.waiting[offset].get_or_insert(units as i64);
         self.media = media;
         self.report_at.get_or_insert(now + INTERVAL);
+    }
+
+    /// Goes on counting feedback packets where an earlier transport stopped.
+    pub fn resume(&mut self, feedback_count: u8) {
+        self.feedback_count = feedback_count;
+    }
+
+    /// How many feedback packets there were.
+    pub fn feedback_count(&self) -> u8 {
+        self.feedback_count
     }
 
     /// When the next feedback is due.

@@ -54,6 +54,14 @@ pub struct NackGenerator {
 }
 
 impl NackGenerator {
+    /// Goes on after a recorded number: what is missing from there on is asked for.
+    pub fn resumed(highest: u64) -> Self {
+        Self {
+            highest: Some(highest),
+            ..Self::default()
+        }
+    }
+
     /// Takes the number of a received packet.
     pub fn handle_seq(&mut self, now: Instant, seq: u64, is_keyframe: bool) -> Seen {
         let Some(highest) = self.highest else {
@@ -186,6 +194,18 @@ mod tests {
             nack.poll(now, RTT, &mut out);
             assert_eq!(&out, asked, "{seqs:?}");
         }
+    }
+
+    #[test]
+    fn a_successor_asks_for_the_gap() {
+        let now = Instant::now();
+        let mut nack = NackGenerator::resumed(100);
+        assert_eq!(nack.handle_seq(now, 100, false), Seen::Duplicate);
+        assert_eq!(nack.handle_seq(now, 99, false), Seen::Duplicate);
+        assert_eq!(nack.handle_seq(now, 104, false), Seen::New);
+        let mut out = Vec::new();
+        assert_eq!(nack.poll(now, RTT, &mut out), NackAction::Nack);
+        assert_eq!(out, [101, 102, 103]);
     }
 
     #[test]

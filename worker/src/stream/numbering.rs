@@ -9,6 +9,9 @@ use super::seq::DROPOUT_MAX;
 /// Dropped packets remembered, to number late packets around them.
 const SKIPPED_MAX: usize = 256;
 
+/// Extended numbers have 48 bits, as SRTP indices.
+const EXTENDED_END: u64 = 1 << 48;
+
 /// Sequence numbers. Extended outputs begin below 2^16: their upper bits are the SRTP ROC.
 #[derive(Debug)]
 pub struct Numbering {
@@ -37,6 +40,40 @@ impl Numbering {
             skipped: VecDeque::new(),
             forgotten_until: 0,
         }
+    }
+
+    /// Goes on where a recorded numbering stopped: with what it added to the source's next number
+    /// and the highest number it gave. Only what is newer has a number: what exactly was sent
+    /// before is not recorded. `None` if the two do not fit.
+    pub fn resumed(offset: i64, highest_out: u64) -> Option<Self> {
+        let highest_src = highest_out.checked_add_signed(offset.checked_neg()?)?;
+        (highest_src.max(highest_out) < EXTENDED_END).then_some(Self {
+            offset,
+            synced_at: highest_src + 1,
+            highest_src,
+            highest_out: Some(highest_out),
+            start: 0,
+            skipped: VecDeque::new(),
+            forgotten_until: highest_src + 1,
+        })
+    }
+
+    /// Goes on with the number after `highest_out` when the source is known again.
+    pub fn resumed_unsynced(highest_out: u64) -> Self {
+        Self {
+            highest_out: Some(highest_out),
+            ..Self::new(0)
+        }
+    }
+
+    /// What is added to the source's next number.
+    pub fn offset_ahead(&self) -> i64 {
+        self.offset - self.skipped.len() as i64
+    }
+
+    /// The highest number of the source that was given a number or dropped.
+    pub fn highest_src(&self) -> u64 {
+        self.highest_src
     }
 
     /// The source changes: `src_seq` follows directly on what was sent last.
@@ -133,6 +170,25 @@ impl TsOffset {
         }
     }
 
+    /// Goes on where a recorded offset stopped; `newest` counts as sent `now`.
+    pub fn resumed(now: Instant, offset: u32, newest: u32) -> Self {
+        Self {
+            offset,
+            newest: Some((newest, now)),
+            start: 0,
+        }
+    }
+
+    /// What is added to the source's timestamps.
+    pub fn offset(&self) -> u32 {
+        self.offset
+    }
+
+    /// The newest timestamp sent.
+    pub fn newest(&self) -> Option<u32> {
+        self.newest.map(|(ts, _)| ts)
+    }
+
     /// The source changes: `src_ts` continues what was sent last, ahead by the time that has
     /// passed since.
     pub fn sync(&mut self, now: Instant, src_ts: u32, clock_rate: u32) {
@@ -184,6 +240,25 @@ impl Picture {
 }
 
 impl PictureIds {
+    /// Goes on where recorded offsets stopped.
+    pub fn resumed(picture_offset: u16, tl0_offset: u8, newest: Option<(u16, u8)>) -> Self {
+        Self {
+            picture_offset,
+            tl0_offset,
+            newest,
+        }
+    }
+
+    /// What is added to picture ids and to TL0PICIDX.
+    pub fn offsets(&self) -> (u16, u8) {
+        (self.picture_offset, self.tl0_offset)
+    }
+
+    /// The newest picture id and TL0PICIDX sent.
+    pub fn newest(&self) -> Option<(u16, u8)> {
+        self.newest
+    }
+
     /// The source changes: this picture follows directly on the newest one sent.
     pub fn sync(&mut self, picture: Picture) {
         if let Some((newest, tl0)) = self.newest {
@@ -233,7 +308,84 @@ mod tests {
         assert_eq!(numbering.forward(70_001), Some(65_536));
     }
 
+    /// What a successor knows of a numbering.
+    fn resume(numbering: &Numbering) -> Numbering {
+        let highest = numbering.highest().unwrap();
+        Numbering::resumed(numbering.offset_ahead(), highest).unwrap()
+    }
+
+    #[test]
+    fn a_resumed_numbering_goes_on_and_repeats_nothing() {
+        let mut numbering = Numbering::new(7);
+        numbering.sync(70_000);
+        for seq in [70_000, 70_003] {
+            numbering.forward(seq);
+        }
+        numbering.skip(70_004);
+        let mut resumed = resume(&numbering);
+        assert_eq!(resumed.highest_src(), 70_004);
+        // One of them was sent, the others may have been.
+        for seq in 70_000..=70_004 {
+            assert_eq!(resumed.forward(seq), None, "{seq}");
+        }
+        assert_eq!(resumed.forward(70_006), numbering.forward(70_006));
+        assert_eq!(resumed.forward(70_005), numbering.forward(70_005));
+        resumed.sync(5);
+        numbering.sync(5);
+        assert_eq!(resumed.forward(5), numbering.forward(5));
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_not_resumed() {
+        for (offset, highest) in [
+            (1, 0),
+            (i64::MIN, 5),
+            (-1, u64::MAX),
+            (i64::MAX, 5),
+            (0, EXTENDED_END),
+        ] {
+            assert!(Numbering::resumed(offset, highest).is_none(), "{offset}");
+        }
+        let mut unsynced = Numbering::resumed_unsynced(9);
+        unsynced.sync(1000);
+        assert_eq!(unsynced.forward(1000), Some(10));
+    }
+
     proptest! {
+        /// Wherever it breaks off, a successor numbers what follows in the same way.
+        #[test]
+        fn a_successor_numbers_alike(
+            steps in prop::collection::vec((0u8..20, 1u64..600), 1..100),
+            seqs in prop::collection::vec(0u64..200, 1..50),
+        ) {
+            let mut numbering = Numbering::new(9);
+            numbering.sync(1 << 16);
+            numbering.forward(1 << 16);
+            let mut at = 1 << 16;
+            for (kind, step) in steps {
+                match kind {
+                    0 => {
+                        at = step << 20;
+                        numbering.sync(at);
+                        numbering.forward(at);
+                    }
+                    1..=5 => {
+                        at += 1 + step % 4;
+                        numbering.skip(at);
+                    }
+                    _ => {
+                        at += 1 + step % 4;
+                        numbering.forward(at);
+                    }
+                }
+            }
+            let mut resumed = resume(&numbering);
+            for seq in seqs {
+                let seq = numbering.highest_src() + 1 + seq;
+                prop_assert_eq!(resumed.forward(seq), numbering.forward(seq));
+            }
+        }
+
         /// In order, whatever is dropped: outputs are consecutive.
         #[test]
         fn drops_never_leave_gaps(drops in prop::collection::vec(any::<bool>(), 1..2000)) {

@@ -98,6 +98,26 @@ impl RecvStream {
         }
     }
 
+    /// Goes on where an earlier stream stopped: at its highest number, counted from `base_seq`.
+    /// What was lost before counts as received.
+    pub fn resume(&mut self, base_seq: u64, highest: u64) {
+        self.seq = Unwrapper::resumed(highest);
+        self.nack = NackGenerator::resumed(highest);
+        self.base_seq = Some(base_seq.min(highest));
+        self.packets = self.expected();
+        self.reported = (self.packets, self.packets);
+    }
+
+    /// The highest extended number so far.
+    pub fn highest(&self) -> Option<u64> {
+        self.seq.highest()
+    }
+
+    /// The number that counting began with.
+    pub fn base_seq(&self) -> Option<u64> {
+        self.base_seq
+    }
+
     /// Takes a media packet of `len` bytes; `None` if it is to be discarded.
     pub fn handle_rtp(
         &mut self,

@@ -36,11 +36,11 @@ pub struct SendStream {
 
 impl SendStream {
     /// A stream that nothing was sent of.
-    pub fn new(ssrc: u32, clock_rate: u32, rtx_seq_start: u16) -> Self {
+    pub fn new(ssrc: u32, clock_rate: u32, rtx_seq_start: u64) -> Self {
         Self {
             ssrc,
             clock_rate,
-            rtx_seq: u64::from(rtx_seq_start),
+            rtx_seq: rtx_seq_start,
             rate: RateMeter::default(),
             newest: None,
             payload_bytes: 0,
@@ -105,6 +105,11 @@ impl SendStream {
     /// The next extended sequence number of the RTX stream.
     pub fn next_rtx_seq(&mut self) -> u64 {
         self.rtx_seq += 1;
+        self.rtx_seq
+    }
+
+    /// The last extended sequence number of the RTX stream.
+    pub fn rtx_seq(&self) -> u64 {
         self.rtx_seq
     }
 

@@ -16,6 +16,14 @@ pub struct Unwrapper {
 }
 
 impl Unwrapper {
+    /// Goes on after a recorded number.
+    pub fn resumed(highest: u64) -> Self {
+        Self {
+            highest: Some(highest),
+            after_rejected: None,
+        }
+    }
+
     /// Extends a number; `None` if it is too far from the stream's.
     ///
     /// Two consecutive numbers far away mean that the sender started anew; the extended

@@ -253,3 +253,28 @@ fn a_key_frame_in_several_packets_counts_as_one() {
     recv.nack.poll(now, Duration::from_millis(100), &mut out);
     assert_eq!(out, [11]);
 }
+
+#[test]
+fn a_successor_reports_and_asks_as_if_nothing_had_happened() {
+    let now = Instant::now();
+    let info = PayloadInfo::default();
+    let mut first = RecvStream::new(config());
+    for seq in [65_530u16, 65_531, 65_535, 3] {
+        first.handle_rtp(now, &header(seq), 100, info);
+    }
+    let told = first.report_block(now).highest_seq;
+    let mut second = RecvStream::new(config());
+    second.resume(first.base_seq().unwrap(), first.highest().unwrap());
+    let block = second.report_block(now);
+    assert_eq!((block.highest_seq, block.lost), (told, 0));
+    assert_eq!(second.handle_rtp(now, &header(2), 100, info), None);
+    let seq = second.handle_rtp(now, &header(7), 100, info).unwrap();
+    assert_eq!(Some(seq), first.highest().map(|highest| highest + 4));
+    let mut asked = Vec::new();
+    second
+        .nack
+        .poll(now, Duration::from_millis(100), &mut asked);
+    assert_eq!(asked, [4, 5, 6]);
+    let block = second.report_block(now);
+    assert_eq!((block.highest_seq, block.lost), (told + 4, 3));
+}

@@ -60,6 +60,22 @@ impl Srtp {
         })
     }
 
+    /// Goes on under the same keys, at the next SRTCP index that was not used.
+    ///
+    /// # Errors
+    /// The keys have not the lengths of the profile.
+    pub fn resumed(keys: &SrtpKeys, rtcp_index: u32) -> Result<Self, SrtpError> {
+        Ok(Self {
+            rtcp_index,
+            ..Self::new(keys)?
+        })
+    }
+
+    /// The next SRTCP index.
+    pub fn rtcp_index(&self) -> u32 {
+        self.rtcp_index
+    }
+
     /// Seals a compound RTCP packet.
     ///
     /// # Errors
