@@ -1,4 +1,4 @@
-//! An ffmpeg process: started, waited for and ended in a way that lets it finish its file.
+//! An ffmpeg process: started, waited for and ended.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,14 +12,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// How long ffmpeg may take after each signal, a little longer every time. The first makes it
-/// stop at the next packet, the second also while none comes; from the fourth on it would leave
-/// its file unfinished.
-const PATIENCE: [Duration; 3] = [
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-];
+/// How long ffmpeg may take after each signal. The first ends it in order, at its next packet; the
+/// second breaks off what it reads and writes.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(2)];
 
 /// A running ffmpeg; killed if dropped.
 pub(super) struct Ffmpeg(Child);
@@ -53,7 +48,7 @@ impl Ffmpeg {
         self.0.wait().await.context("cannot wait for ffmpeg")
     }
 
-    /// Makes it finish what it writes and waits for its end.
+    /// Ends it, by force if it must be.
     pub(super) async fn end(mut self) -> anyhow::Result<()> {
         for patience in PATIENCE {
             // An id is there until the end has been waited for.

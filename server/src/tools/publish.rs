@@ -6,10 +6,12 @@ mod push;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::client::Client;
 use super::ffmpeg::Ffmpeg;
@@ -20,6 +22,9 @@ use push::{Push, Sent};
 
 /// Longest name of a participant.
 const NAME_CHARS_MAX: usize = 64;
+
+/// How long the server's word on why it takes no more media may follow behind.
+const WORD_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct Publish {
@@ -71,7 +76,11 @@ pub(crate) async fn run(args: Publish) -> anyhow::Result<()> {
     let end = tokio::select! {
         ended = ffmpeg.wait() => match ended? {
             status if status.success() => Ok("the file ended"),
-            status => bail!("ffmpeg failed ({status}): see above"),
+            // A transport that closes fails ffmpeg, too: the server's word says more.
+            status => match timeout(WORD_TIME, closed(&mut client)).await {
+                Ok(lost) => Err(lost),
+                Err(_) => bail!("ffmpeg failed ({status}): see above"),
+            },
         },
         reason = &mut stop => Ok(reason),
         lost = closed(&mut client) => Err(lost),

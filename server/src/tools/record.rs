@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use broth::MediaKind;
 use clap::Args;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::client::Client;
 use super::ffmpeg::{Ffmpeg, texts};
@@ -24,6 +24,9 @@ use crate::stream::Track;
 
 /// How long ffmpeg may take to start.
 const START_TIME: Duration = Duration::from_secs(10);
+
+/// How long ffmpeg may take to finish the file.
+const FINISH_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(crate) struct Record {
@@ -83,8 +86,14 @@ pub(crate) async fn run(args: Record) -> anyhow::Result<()> {
         reason = &mut stop => reason,
         reason = ended(&mut client, &tracks) => reason,
     };
-    // Before the stream is closed: ffmpeg ends at the next packet.
-    ffmpeg.end().await?;
+    say_goodbye(ip, &tracks).context("cannot tell ffmpeg that nothing follows")?;
+    match timeout(FINISH_TIME, ffmpeg.wait()).await {
+        Ok(ended) => match ended? {
+            status if status.success() => {}
+            status => bail!("ffmpeg failed ({status}): see above"),
+        },
+        Err(_) => ffmpeg.end().await?,
+    }
     client.close().await;
     if std::fs::metadata(&args.out).map_or(0, |file| file.len()) == 0 {
         bail!("nothing came from {:?}: {out} is empty", args.peer);
@@ -106,6 +115,29 @@ async fn open(client: &mut Client, ip: IpAddr) -> anyhow::Result<Vec<(u16, Track
         MediaKind::Video => (video, track),
     });
     Ok(with_port.collect())
+}
+
+/// Tells ffmpeg at each port that nothing follows (RTCP BYE, RFC 3550 §6.6): it finishes the file
+/// as at the end of any other. A signal alone it heeds at the next packet, which may never come;
+/// a second one breaks off what it writes as well.
+fn say_goodbye(ip: IpAddr, tracks: &[(u16, Track)]) -> std::io::Result<()> {
+    let socket = UdpSocket::bind((ip, 0))?;
+    for (port, track) in tracks {
+        socket.send_to(&goodbye(track.ssrc), (ip, *port))?;
+    }
+    Ok(())
+}
+
+/// An empty receiver report and the BYE of a sender: compound RTCP packets begin with a report
+/// (RFC 3550 §6.1).
+fn goodbye(ssrc: u32) -> [u8; 16] {
+    let [a, b, c, d] = ssrc.to_be_bytes();
+    #[rustfmt::skip]
+    let packet = [
+        0x80, 201, 0, 1, a, b, c, d,
+        0x81, 203, 0, 1, a, b, c, d,
+    ];
+    packet
 }
 
 async fn time_is_over(seconds: Option<u64>) {
@@ -181,6 +213,9 @@ fn write_args(ip: IpAddr, out: &Path) -> Vec<OsString> {
         // A key frame comes in one burst.
         "-buffer_size",
         "2097152",
+        // The file begins with the first key frame, not when the frame rate is known for sure.
+        "-fpsprobesize",
+        "0",
         "-f",
         "sdp",
         "-i",
@@ -245,7 +280,7 @@ mod tests {
         assert_eq!(
             args,
             "-hide_banner -nostdin -loglevel error -protocol_whitelist pipe,udp,rtp \
-             -localaddr 127.0.0.1 -buffer_size 2097152 -f sdp -i pipe:0 -map 0 -c copy \
+             -localaddr 127.0.0.1 -buffer_size 2097152 -fpsprobesize 0 -f sdp -i pipe:0 -map 0 -c copy \
              file:a b.mkv"
         );
     }

@@ -139,7 +139,9 @@ impl Push<'_> {
         args.extend(texts(["-re", "-i"]));
         args.push(file_argument(self.file));
         let (remote, port) = (self.remote, self.remote.port());
-        let to = format!("rtp://{remote}?rtcpport={port}&pkt_size={PACKET_BYTES}");
+        // A connected socket tells ffmpeg that the transport's port is closed: it ends by itself
+        // even if nobody is left to end it.
+        let to = format!("rtp://{remote}?rtcpport={port}&connect=1&pkt_size={PACKET_BYTES}");
         for sent in self.sent {
             let map = format!("0:{}", sent.index);
             let (ssrc, pt) = (sent.ssrc.to_string(), sent.payload_type().to_string());
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn tracks_are_copied_with_the_announced_ids() {
-        let to = "rtp://127.0.0.1:40000?rtcpport=40000&pkt_size=1200";
+        let to = "rtp://127.0.0.1:40000?rtcpport=40000&connect=1&pkt_size=1200";
         let expected = format!(
             "-hide_banner -nostdin -loglevel error -re -i file:-a b.webm \
              -map 0:1 -c copy -f rtp -ssrc 7 -payload_type 111 -cname broth-publish {to} \
