@@ -21,7 +21,9 @@ use broth_worker::RUN_WORKER_ENV;
 use broth_worker::dtls::Certificate;
 use broth_worker::event_loop::EventLoop;
 use broth_worker::io::Io;
+use broth_worker::net::binder::Binder;
 use broth_worker::net::sockets::Sockets;
+use broth_worker::settings::RtcSettings;
 use broth_worker::worker::Worker;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -55,11 +57,20 @@ impl DrivenWorker {
     /// # Errors
     /// No socket pair, or the worker refuses the hello.
     pub fn in_thread() -> Result<Self> {
+        Self::in_thread_with(RtcSettings::default())
+    }
+
+    /// Runs a worker in a thread of this process, with settings for ports of its own.
+    ///
+    /// # Errors
+    /// As [`in_thread`](Self::in_thread).
+    pub fn in_thread_with(rtc: RtcSettings) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let thread = thread::spawn(move || {
             let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll");
             let certificate = Certificate::generate().expect("certificate");
-            let io = Io::new(Sockets::new(epoll), certificate).expect("DTLS context");
+            let mut io = Io::new(Sockets::new(epoll), certificate).expect("DTLS context");
+            io.binder = Binder::new(rtc);
             let worker = Worker::new("thread".into(), io);
             EventLoop::new(worker, theirs)
                 .and_then(EventLoop::run)

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use broth_ipc::body::{ConsumerDump, EnableConsumer, RtpStreamStats, SetPreferredProfile};
+use broth_ipc::body::{
+    ConsumerDump, EnableConsumer, EncodingPreferences, RtpStreamStats, SetPreferredProfile,
+};
 use broth_ipc::rtp::{MediaKind, Profile, RtpParameters};
 use broth_ipc::{Call, ConsumerId, Event, Ids};
 use serde_json::{Value, json};
@@ -244,6 +246,16 @@ impl Consumer {
         });
     }
 
+    /// Limits what is sent of a stream that is coded in layers. The worker does so while it is
+    /// enabled; absent members are no limit.
+    pub fn set_encoding_preferences(&self, preferences: EncodingPreferences) {
+        if self.closed() {
+            return tracing::error!(id = self.id(), "set_encoding_preferences: consumer closed");
+        }
+        let call = Call::SetEncodingPreferences(preferences);
+        self.room().channel().send(self.ids(), call);
+    }
+
     /// Asks the producer for a key frame. Ignored unless video is being sent.
     pub fn request_key_frame(&self) {
         if !self.closed() && self.enabled() && !self.paused() && self.kind() == MediaKind::Video {
@@ -277,10 +289,13 @@ impl Consumer {
     }
 
     /// Sends the client `consumerStats` now and every `interval_ms`, at least 1000, while enabled
-    /// and not paused.
+    /// and not paused. A streamer's has no client.
     pub fn enable_stats(&self, interval_ms: u64) {
-        if self.closed() {
-            return tracing::error!(id = self.id(), "enable_stats: consumer closed");
+        if self.closed() || self.0.owner.is_none() {
+            return tracing::error!(
+                id = self.id(),
+                "enable_stats: consumer closed or of a streamer"
+            );
         }
         let consumer = self.clone();
         self.0.stats.enable(interval_ms, move || {
@@ -445,10 +460,10 @@ impl Consumer {
         }
         self.0.source.forget_consumer(self);
         self.0.events.emit_last(ConsumerEvent::Close);
-        state.close_streamers(|streamer| streamer.consumer() == self);
         if tell_worker {
             state.send(self.ids(), Call::CloseConsumer(Default::default()));
         }
+        state.close_streamers(|streamer| streamer.consumer() == self);
     }
 
     /// Its transport closed.
@@ -464,16 +479,17 @@ impl Consumer {
 
     /// ConsumerData (`spec: protocol.md` §2.2).
     pub(crate) fn to_data(&self) -> Value {
-        json!({
+        let members = json!({
             "id": self.id(),
             "kind": self.kind(),
             "rtpParameters": self.0.rtp_parameters,
             "paused": self.paused(),
             "preferredProfile": self.preferred_profile(),
             "effectiveProfile": self.effective_profile(),
-            "appData": self.app_data(),
             "peerName": self.peer().name(),
-        })
+        });
+        let app_data = self.app_data();
+        with_app_data(members, Some(&app_data).filter(|data| !data.is_null()))
     }
 
     /// Tells the receiving client, if there is one, something about it.

@@ -59,3 +59,30 @@ impl Error {
         Self::Other(text.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_v2s() {
+        let rows = [
+            (Error::closed("Room"), "Room closed"),
+            (Error::wrong_type("not a request"), "not a request"),
+            (Error::other("Producer not found"), "Producer not found"),
+            (
+                Rejection::invalid("unknown method").into(),
+                "unknown method",
+            ),
+            (Error::TooBig, "request too big"),
+            (Error::Timeout, "request timeout"),
+            (Error::ChannelClosed, "Channel closed"),
+        ];
+        for (error, expected) in rows {
+            assert_eq!(error.to_string(), expected);
+        }
+        assert_eq!(Error::if_closed(false, "Room"), Ok(()));
+        let closed = Err(Error::InvalidState("Room closed".into()));
+        assert_eq!(Error::if_closed(true, "Room"), closed);
+    }
+}

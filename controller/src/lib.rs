@@ -31,10 +31,10 @@ mod worker_channel;
 
 pub use active_speaker::{ActiveSpeakerDetector, ActiveSpeakerEvent};
 pub use broth_ipc::body::{
-    ConsumerDump, DtlsIdentity, DtlsParameters, DtlsRole, DtlsState, Fingerprint, IceCandidate,
-    IceParameters, IceState, Load, PlainRtpTransportDump, ProducerDump, Protocol, RouterDump,
-    RtpStreamStats, SendBandwidth, TransportStats, TransportTuple, WebRtcTransportDump,
-    WebRtcTransportOptions, WorkerDump, WorkerSettings,
+    ConsumerDump, DtlsIdentity, DtlsParameters, DtlsRole, DtlsState, EncodingPreferences,
+    Fingerprint, IceCandidate, IceParameters, IceState, Load, PlainRtpTransportDump, ProducerDump,
+    Protocol, RouterDump, RtpStreamStats, SendBandwidth, TransportStats, TransportTuple,
+    WebRtcTransportDump, WebRtcTransportOptions, WorkerDump, WorkerSettings,
 };
 pub use broth_ipc::rtp::{
     MediaKind, Parameters, Profile, RtcpFeedback, RtcpParameters, RtpCapabilities,
@@ -99,3 +99,6 @@ pub(crate) fn parsed<T: serde::de::DeserializeOwned>(answer: serde_json::Value) 
     serde_json::from_value(answer)
         .map_err(|error| Error::other(format!("unexpected answer of the worker: {error}")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -548,6 +548,7 @@ pub fn consumable_parameters(
         header_extensions: header_extensions.collect::<Result<_>>()?,
         encodings: parameters.encodings.clone(),
         rtcp: parameters.rtcp.clone(),
+        ..RtpParameters::default()
     })
 }
 
@@ -565,6 +566,7 @@ fn in_use(codec: &RtpCodecCapability) -> RtpCodecParameters {
         channels: codec.channels,
         parameters: codec.parameters.clone(),
         rtcp_feedback: codec.rtcp_feedback.clone().unwrap_or_default(),
+        ..RtpCodecParameters::default()
     }
 }
 
@@ -606,6 +608,7 @@ pub fn consumer_parameters(
         }],
         rtcp: consumable.rtcp.clone(),
         codecs,
+        ..RtpParameters::default()
     }
 }
 

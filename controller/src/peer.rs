@@ -364,9 +364,7 @@ impl Peer {
     /// How others see it in `newPeer` and the answer to `join`.
     pub(crate) fn to_data(&self, consumers: &[Value]) -> Value {
         let members = json!({ "consumers": consumers, "name": self.name() });
-        match self.app_data() {
-            Value::Null => members,
-            app_data => with_app_data(members, Some(&app_data)),
-        }
+        let app_data = self.app_data();
+        with_app_data(members, Some(&app_data).filter(|data| !data.is_null()))
     }
 }

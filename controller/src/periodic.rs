@@ -81,6 +81,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_interval_of_any_length_is_kept() {
+        for (interval_ms, expected) in [(0, 11), (1000, 11), (3000, 4), (u64::MAX, 1)] {
+            let count = Arc::new(AtomicU32::new(0));
+            let counted = Arc::clone(&count);
+            let periodic = Periodic::default();
+            periodic.enable(interval_ms, move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(true)
+            });
+            tokio::time::sleep(Duration::from_millis(10_500)).await;
+            assert_eq!(count.load(Ordering::Relaxed), expected, "{interval_ms}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn it_ends_when_the_action_says_so() {
         let count = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&count);

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventStream, LONG_BACKLOG};
-use crate::ortc::{self, RoomMediaCodec};
+use crate::ortc::RoomMediaCodec;
 use crate::room::{CloseReason, Room};
 use crate::settings::{Settings, WorkerBin, check_log_level};
 use crate::sockets::Ports;
@@ -195,7 +195,6 @@ impl Server {
         options: RoomOptions,
     ) -> Result<Room> {
         self.check_open()?;
-        ortc::room_capabilities(media_codecs)?;
         let limits = self.0.settings.limits;
         for _ in 0..ROOM_TRIES {
             self.check_open()?;

@@ -208,6 +208,11 @@ fn search() -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use openssl::asn1::Asn1Time;
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+
     use super::*;
 
     fn loopback() -> Settings {
@@ -255,6 +260,65 @@ mod tests {
             let error = settings.validate().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    /// A key, and a certificate for it that nobody signed.
+    fn identity() -> DtlsIdentity {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+        let mut certificate = X509::builder().unwrap();
+        let now = Asn1Time::days_from_now(0).unwrap();
+        certificate.set_not_before(&now).unwrap();
+        certificate.set_not_after(&now).unwrap();
+        certificate.set_pubkey(&key).unwrap();
+        certificate.sign(&key, MessageDigest::sha256()).unwrap();
+        let text = |pem: Vec<u8>| String::from_utf8(pem).unwrap();
+        DtlsIdentity {
+            certificate: text(certificate.build().to_pem().unwrap()),
+            private_key: text(key.private_key_to_pem_pkcs8().unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_belong_together() {
+        let (own, other) = (identity(), identity());
+        let with = |certificate: &str, private_key: &str| {
+            let settings = Settings {
+                dtls: Some(DtlsIdentity {
+                    certificate: certificate.into(),
+                    private_key: private_key.into(),
+                }),
+                ..loopback()
+            };
+            settings.validate().map_err(|error| error.to_string())
+        };
+        assert_eq!(with(&own.certificate, &own.private_key), Ok(()));
+        for (certificate, key, expected) in [
+            (
+                &own.certificate,
+                &other.private_key,
+                "do not belong together",
+            ),
+            (&own.private_key, &own.private_key, "certificate is no PEM"),
+            (&own.certificate, &own.certificate, "private key is no PEM"),
+        ] {
+            let refused = with(certificate, key).unwrap_err();
+            assert!(refused.contains(expected), "{refused}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_v2s() {
+        let settings = Settings::default();
+        assert_eq!(settings.num_workers, None);
+        assert_eq!(settings.log_level, "error");
+        assert!(settings.log_tags.is_empty());
+        assert_eq!(settings.rtc_ports, 10_000..=59_999);
+        assert!(settings.dtls.is_none());
+        let [ListenAddr { ip, announced }] = &settings.listen[..] else {
+            panic!("{:?}", settings.listen);
+        };
+        assert!(ip.is_ipv4() && !ip.is_unspecified() && announced.is_none());
     }
 
     #[test]

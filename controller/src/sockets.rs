@@ -282,6 +282,12 @@ mod tests {
         assert!(ip == LOOPBACK && port != 0 && !ports.range.contains(&port));
         let foreign = bind(None, Some(IpAddr::from([192, 0, 2, 1])), prefer).unwrap_err();
         assert!(foreign.contains("cannot open 192.0.2.1"), "{foreign}");
+        let v6_alone = Ports {
+            listen: vec![v6.into()],
+            range: 1..=1,
+        };
+        let refused = v6_alone.bind_towards(Some(LOOPBACK), None, prefer);
+        assert_eq!(refused.unwrap_err().to_string(), "IPv4 disabled");
     }
 
     #[test]

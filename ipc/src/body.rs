@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rtp::{MediaKind, Profile, RtpMapping, RtpParameters};
+use crate::rtp::{MediaKind, Profile, RtpMapping, RtpParameters, dump};
 use crate::{ConsumerId, ProducerId, TransportId};
 
 /// No members.
@@ -170,7 +170,8 @@ impl Default for WebRtcTransportOptions {
 
 /// `router.createPlainRtpTransport`.
 ///
-/// The descriptor of `socket` travels with the request.
+/// The descriptor of `socket` travels with the request; without one the worker opens a port of its
+/// own, as mediasoup v2 does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlainRtpTransportOptions {
@@ -264,6 +265,9 @@ pub struct SetMaxBitrate {
 }
 
 /// `transport.startMirroring`.
+///
+/// The descriptor of `socket` travels with the request; without one the worker opens a port of its
+/// own, as mediasoup v2 does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StartMirroring {
@@ -275,7 +279,7 @@ pub struct StartMirroring {
     /// Local address; absent: the router's.
     #[serde(default, rename = "localIP", skip_serializing_if = "Option::is_none")]
     pub local_ip: Option<String>,
-    /// The UDP socket, bound by the controller; its descriptor travels with the request.
+    /// The UDP socket the copies leave through, bound by the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<RouterSocket>,
     /// Copy RTP that is sent.
@@ -318,6 +322,13 @@ pub struct Fingerprint {
     pub value: String,
 }
 
+impl Fingerprint {
+    /// Whether the algorithm is one that certificates can be verified by.
+    pub fn is_known(&self) -> bool {
+        ["sha-1", "sha-224", "sha-256", "sha-384", "sha-512"].contains(&self.algorithm.as_str())
+    }
+}
+
 /// DTLS parameters of either side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DtlsParameters {
@@ -333,6 +344,16 @@ pub struct DtlsParameters {
 pub struct LocalDtlsRole {
     /// Our resulting role.
     pub role: DtlsRole,
+}
+
+/// Answer of `transport.changeUfragPwd`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IceCredentials {
+    /// 16 characters.
+    pub username_fragment: String,
+    /// 32 characters.
+    pub password: String,
 }
 
 /// Our ICE credentials.
@@ -513,6 +534,7 @@ pub struct ProducerDump {
     /// Audio or video.
     pub kind: MediaKind,
     /// What it sends.
+    #[serde(serialize_with = "dump::serialize")]
     pub rtp_parameters: RtpParameters,
     /// Streams received so far.
     pub rtp_stream_infos: Vec<RtpStreamInfo>,
@@ -576,12 +598,16 @@ pub struct ConsumerDump {
     /// What feeds it.
     pub source_producer_id: ProducerId,
     /// What it is sent, once enabled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "dump::serialize_some"
+    )]
     pub rtp_parameters: Option<RtpParameters>,
     /// The outgoing stream, once enabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtp_stream: Option<RtpStreamDump>,
-    /// Loss in percent, as its receiver reports.
+    /// Loss in percent, as its receiver reports, beyond what its source lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_percentage: Option<f64>,
     /// Whether paused.

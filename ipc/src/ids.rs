@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::read::Members;
+
 macro_rules! id {
     ($(#[$doc:meta])* $Name:ident) => {
         $(#[$doc])*
@@ -37,6 +39,27 @@ id!(
     /// A consumer. Unique in its router.
     ConsumerId
 );
+
+/// An object that a request is about, and whether it has to be there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A router that exists.
+    Router,
+    /// A router still to be created.
+    NewRouter,
+    /// A transport that exists.
+    Transport,
+    /// A transport still to be created.
+    NewTransport,
+    /// A producer that exists.
+    Producer,
+    /// A producer still to be created.
+    NewProducer,
+    /// A consumer that exists.
+    Consumer,
+    /// A consumer still to be created.
+    NewConsumer,
+}
 
 /// The `internal` member of a request: which objects it is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,18 +123,13 @@ impl Ids {
         }
     }
 
-    /// Reads the ids out of any JSON value; a member that is not a `u32` counts as absent.
-    pub(crate) fn read(value: &serde_json::Value) -> Self {
-        let id = |name| {
-            let number = value.get(name)?.as_f64()?;
-            (number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number))
-                .then_some(number as u32)
-        };
+    /// Reads the ids; a member that is not a `u32` counts as absent.
+    pub(crate) fn read(internal: Members<'_>) -> Self {
         Self {
-            router_id: id("routerId").map(RouterId),
-            transport_id: id("transportId").map(TransportId),
-            producer_id: id("producerId").map(ProducerId),
-            consumer_id: id("consumerId").map(ConsumerId),
+            router_id: internal.uint("routerId").map(RouterId),
+            transport_id: internal.uint("transportId").map(TransportId),
+            producer_id: internal.uint("producerId").map(ProducerId),
+            consumer_id: internal.uint("consumerId").map(ConsumerId),
         }
     }
 }

@@ -19,12 +19,14 @@ mod ids;
 mod message;
 pub mod netstring;
 mod pending;
+mod read;
 pub mod rtp;
 mod socket;
+mod v2;
 
 pub use channel::{Channel, ChannelError, Received};
 pub use error::{ErrorCode, Rejection};
-pub use ids::{ConsumerId, Ids, ProducerId, RouterId, TransportId};
+pub use ids::{ConsumerId, Ids, ProducerId, RouterId, Subject, TransportId};
 pub use message::{
     Call, Discard, Event, FromWorker, Incoming, Notification, Request, Response, Scope, Target,
 };
@@ -42,6 +44,11 @@ pub const CHANNEL_FD: i32 = 3;
 
 /// The environment variable that names [`CHANNEL_FD`], as mediasoup v2 spells it.
 pub const CHANNEL_FD_ENV: &str = "MEDIASOUP_CHANNEL_FD";
+
+/// The environment variable by which a broth controller says that it hands over sockets: options
+/// for a worker's own ports, which it passes because a mediasoup v2 worker needs them, are then
+/// passed over.
+pub const CONTROLLER_ENV: &str = "BROTH_CONTROLLER";
 
 /// Version of broth's additions to the channel, exchanged by `worker.hello`.
 pub const PROTOCOL: u32 = 1;

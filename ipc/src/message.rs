@@ -1,6 +1,5 @@
 //! Requests, responses and notifications, typed (`spec: channel.md` §3, §4, §9).
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -12,11 +11,12 @@ use crate::body::{
     WebRtcTransportOptions, WorkerSettings,
 };
 use crate::error::{ErrorCode, Rejection};
-use crate::ids::{Ids, ProducerId};
+use crate::ids::{Ids, ProducerId, Subject};
+use crate::read::{Members, Read};
 use crate::rtp::Profile;
 
 macro_rules! calls {
-    ($($(#[$doc:meta])* $Variant:ident($Body:ty) = $method:literal,)*) => {
+    ($($(#[$doc:meta])* $Variant:ident($Body:ty) = $method:literal of [$($Subject:ident),*],)*) => {
         /// What is asked of the worker: one variant per method.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(clippy::large_enum_variant, reason = "calls are rare and never stored in bulk")]
@@ -38,10 +38,16 @@ macro_rules! calls {
                 }
             }
 
-            fn parse(method: &str, data: Value) -> Result<Self, Rejection> {
+            /// Reads a call, and tells which objects it needs, in the order to check them.
+            fn read(
+                method: &str,
+                data: Members<'_>,
+            ) -> (&'static [Subject], Result<Self, Rejection>) {
                 match method {
-                    $($method => body(data).map(Self::$Variant),)*
-                    _ => Err(Rejection::new(ErrorCode::UnknownMethod, "unknown method")),
+                    $($method => {
+                        (&[$(Subject::$Subject),*], <$Body>::read(data).map(Self::$Variant))
+                    })*
+                    _ => (&[], Err(Rejection::new(ErrorCode::UnknownMethod, "unknown method"))),
                 }
             }
         }
@@ -50,92 +56,77 @@ macro_rules! calls {
 
 calls! {
     /// Opens a channel between broth's own ends.
-    Hello(Hello) = "worker.hello",
+    Hello(Hello) = "worker.hello" of [],
     /// Everything in the worker.
-    DumpWorker(Empty) = "worker.dump",
+    DumpWorker(Empty) = "worker.dump" of [],
     /// The worker's own load.
-    GetLoad(Empty) = "worker.getLoad",
+    GetLoad(Empty) = "worker.getLoad" of [],
     /// Changes the log settings.
-    UpdateSettings(WorkerSettings) = "worker.updateSettings",
+    UpdateSettings(WorkerSettings) = "worker.updateSettings" of [],
     /// Creates a router.
-    CreateRouter(CreateRouter) = "worker.createRouter",
+    CreateRouter(CreateRouter) = "worker.createRouter" of [NewRouter],
     /// Closes a router and everything in it.
-    CloseRouter(Empty) = "router.close",
+    CloseRouter(Empty) = "router.close" of [Router],
     /// Everything in a router.
-    DumpRouter(Empty) = "router.dump",
+    DumpRouter(Empty) = "router.dump" of [Router],
     /// Creates a WebRTC transport.
-    CreateWebRtcTransport(WebRtcTransportOptions) = "router.createWebRtcTransport",
+    CreateWebRtcTransport(WebRtcTransportOptions) = "router.createWebRtcTransport" of [Router, NewTransport],
     /// Creates a plain RTP transport.
-    CreatePlainRtpTransport(PlainRtpTransportOptions) = "router.createPlainRtpTransport",
+    CreatePlainRtpTransport(PlainRtpTransportOptions) = "router.createPlainRtpTransport" of [Router, NewTransport],
     /// Creates a producer on a transport.
-    CreateProducer(CreateProducer) = "router.createProducer",
+    CreateProducer(CreateProducer) = "router.createProducer" of [Router, NewProducer, Transport],
     /// Creates a consumer of a producer, not sending yet.
-    CreateConsumer(CreateConsumer) = "router.createConsumer",
+    CreateConsumer(CreateConsumer) = "router.createConsumer" of [Router, NewConsumer, Producer],
     /// Switches the audio level reports.
-    SetAudioLevelsEvent(SetAudioLevelsEvent) = "router.setAudioLevelsEvent",
+    SetAudioLevelsEvent(SetAudioLevelsEvent) = "router.setAudioLevelsEvent" of [Router],
     /// Closes a transport and its producers.
-    CloseTransport(Empty) = "transport.close",
+    CloseTransport(Empty) = "transport.close" of [Router, Transport],
     /// Everything about a transport.
-    DumpTransport(Empty) = "transport.dump",
+    DumpTransport(Empty) = "transport.dump" of [Router, Transport],
     /// Stats of a transport.
-    GetTransportStats(Empty) = "transport.getStats",
+    GetTransportStats(Empty) = "transport.getStats" of [Router, Transport],
     /// Tells the peer's DTLS parameters.
-    SetRemoteDtlsParameters(DtlsParameters) = "transport.setRemoteDtlsParameters",
+    SetRemoteDtlsParameters(DtlsParameters) = "transport.setRemoteDtlsParameters" of [Router, Transport],
     /// Tells the peer's address of a plain RTP transport.
-    SetRemoteParameters(RemoteParameters) = "transport.setRemoteParameters",
+    SetRemoteParameters(RemoteParameters) = "transport.setRemoteParameters" of [Router, Transport],
     /// Limits what the peer is told to send.
-    SetMaxBitrate(SetMaxBitrate) = "transport.setMaxBitrate",
+    SetMaxBitrate(SetMaxBitrate) = "transport.setMaxBitrate" of [Router, Transport],
     /// Replaces the ICE credentials.
-    ChangeUfragPwd(Empty) = "transport.changeUfragPwd",
+    ChangeUfragPwd(Empty) = "transport.changeUfragPwd" of [Router, Transport],
     /// Starts copying clear packets to an address.
-    StartMirroring(StartMirroring) = "transport.startMirroring",
+    StartMirroring(StartMirroring) = "transport.startMirroring" of [Router, Transport],
     /// Stops copying.
-    StopMirroring(Empty) = "transport.stopMirroring",
+    StopMirroring(Empty) = "transport.stopMirroring" of [Router, Transport],
     /// Closes a producer and its consumers.
-    CloseProducer(Empty) = "producer.close",
+    CloseProducer(Empty) = "producer.close" of [Router, Producer],
     /// Everything about a producer.
-    DumpProducer(Empty) = "producer.dump",
+    DumpProducer(Empty) = "producer.dump" of [Router, Producer],
     /// Stats of a producer's streams.
-    GetProducerStats(Empty) = "producer.getStats",
+    GetProducerStats(Empty) = "producer.getStats" of [Router, Producer],
     /// Stops forwarding what the producer sends.
-    PauseProducer(Empty) = "producer.pause",
+    PauseProducer(Empty) = "producer.pause" of [Router, Producer],
     /// Forwards again.
-    ResumeProducer(Empty) = "producer.resume",
+    ResumeProducer(Empty) = "producer.resume" of [Router, Producer],
     /// Sets the layer for all consumers without a wish of their own.
-    SetProducerProfile(SetPreferredProfile) = "producer.setPreferredProfile",
+    SetProducerProfile(SetPreferredProfile) = "producer.setPreferredProfile" of [Router, Producer],
     /// Closes a consumer.
-    CloseConsumer(Empty) = "consumer.close",
+    CloseConsumer(Empty) = "consumer.close" of [Router, Consumer],
     /// Everything about a consumer.
-    DumpConsumer(Empty) = "consumer.dump",
+    DumpConsumer(Empty) = "consumer.dump" of [Router, Consumer],
     /// Stats of a consumer's streams.
-    GetConsumerStats(Empty) = "consumer.getStats",
+    GetConsumerStats(Empty) = "consumer.getStats" of [Router, Consumer],
     /// Starts sending on a transport.
-    EnableConsumer(EnableConsumer) = "consumer.enable",
+    EnableConsumer(EnableConsumer) = "consumer.enable" of [Router, Consumer, Transport],
     /// Stops sending.
-    PauseConsumer(Empty) = "consumer.pause",
+    PauseConsumer(Empty) = "consumer.pause" of [Router, Consumer],
     /// Sends again.
-    ResumeConsumer(Empty) = "consumer.resume",
+    ResumeConsumer(Empty) = "consumer.resume" of [Router, Consumer],
     /// Sets the wanted layer.
-    SetConsumerProfile(SetPreferredProfile) = "consumer.setPreferredProfile",
+    SetConsumerProfile(SetPreferredProfile) = "consumer.setPreferredProfile" of [Router, Consumer],
     /// Limits the temporal layers.
-    SetEncodingPreferences(EncodingPreferences) = "consumer.setEncodingPreferences",
+    SetEncodingPreferences(EncodingPreferences) = "consumer.setEncodingPreferences" of [Router, Consumer],
     /// Asks the source for a key frame.
-    RequestKeyFrame(Empty) = "consumer.requestKeyFrame",
-}
-
-/// Reads a body; anything but an object counts as an empty one.
-fn body<T: DeserializeOwned>(data: Value) -> Result<T, Rejection> {
-    let data = if data.is_object() { data } else { json!({}) };
-    serde_json::from_value(data).map_err(|error| {
-        let text = error.to_string();
-        let missing = text
-            .strip_prefix("missing field `")
-            .and_then(|rest| rest.strip_suffix('`'));
-        Rejection::invalid(match missing {
-            Some(member) => format!("missing data.{member}"),
-            None => format!("invalid data: {text}"),
-        })
-    })
+    RequestKeyFrame(Empty) = "consumer.requestKeyFrame" of [Router, Consumer],
 }
 
 /// A request to the worker.
@@ -168,8 +159,14 @@ pub enum Discard {
 pub struct Incoming {
     /// To be answered.
     pub id: u32,
+    /// The name of what is asked.
+    pub method: String,
     /// How many descriptors the message names.
     pub fds: usize,
+    /// The ids it came with.
+    pub ids: Ids,
+    /// What the ids must name, before anything else is looked at.
+    pub subjects: &'static [Subject],
     /// The request, or what to answer instead of carrying it out.
     pub request: Result<Request, Rejection>,
 }
@@ -194,26 +191,51 @@ impl Request {
     /// # Errors
     /// The payload cannot be answered, because it has no id or no method.
     pub fn parse(payload: &[u8]) -> Result<Incoming, Discard> {
-        let mut message: Value =
-            serde_json::from_slice(payload).map_err(|error| Discard::Json(error.to_string()))?;
-        let id = message
-            .get("id")
-            .and_then(Value::as_f64)
-            .filter(|id| id.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(id))
-            .ok_or(Discard::Id)? as u32;
-        let data = message.get_mut("data").map(Value::take).unwrap_or_default();
-        let ids = message.get("internal").map(Ids::read).unwrap_or_default();
+        let message = match read_json(payload) {
+            Ok(message) => message,
+            Err(error) => return Self::parse_unreadable(payload, &error.to_string()),
+        };
+        let members = Members::of(&message);
+        let id = members.uint("id").ok_or(Discard::Id)?;
         let fds = message.get("fds").and_then(Value::as_u64).unwrap_or(0);
-        let method = message
-            .get("method")
-            .and_then(Value::as_str)
-            .ok_or(Discard::Method)?;
+        let part = |name| message.get(name).map_or(Members::NONE, Members::of);
+        let method = message.get("method").and_then(Value::as_str);
+        let method = method.ok_or(Discard::Method)?;
+        let ids = Ids::read(part("internal"));
+        let (subjects, call) = Call::read(method, part("data"));
         Ok(Incoming {
             id,
+            method: method.into(),
             fds: usize::try_from(fds).unwrap_or(usize::MAX),
-            request: Call::parse(method, data).map(|call| Self { id, ids, call }),
+            ids,
+            subjects,
+            request: call.map(|call| Self { id, ids, call }),
         })
     }
+
+    /// What cannot be read, for instance as it nests too deep, is still answered if it has an id.
+    fn parse_unreadable(payload: &[u8], error: &str) -> Result<Incoming, Discard> {
+        #[derive(Deserialize)]
+        struct Head {
+            id: u32,
+        }
+        let Ok(Head { id }) = read_json(payload) else {
+            return Err(Discard::Json(error.into()));
+        };
+        Ok(Incoming {
+            id,
+            method: String::new(),
+            fds: 0,
+            ids: Ids::NONE,
+            subjects: &[],
+            request: Err(Rejection::invalid(format!("JSON parsing error: {error}"))),
+        })
+    }
+}
+
+/// Reads the first JSON value; what follows it is ignored, as in mediasoup v2.
+fn read_json<'p, T: Deserialize<'p>>(payload: &'p [u8]) -> serde_json::Result<T> {
+    T::deserialize(&mut serde_json::Deserializer::from_slice(payload))
 }
 
 /// The worker's answer.

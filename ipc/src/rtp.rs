@@ -2,6 +2,8 @@
 //!
 //! Unknown members are ignored on reading, so only what is named here is ever forwarded.
 
+pub(crate) mod dump;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -179,10 +181,13 @@ pub struct RtpParameters {
     /// RTCP settings.
     #[serde(default)]
     pub rtcp: RtcpParameters,
+    /// What a worker only repeats in dumps; no client can set it.
+    #[serde(skip)]
+    pub repeated: Parameters,
 }
 
 /// A codec in use.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RtpCodecParameters {
     /// Sub-type, for instance `VP8`. The worker channel may leave it out.
@@ -203,6 +208,9 @@ pub struct RtpCodecParameters {
     /// Feedback in use.
     #[serde(default)]
     pub rtcp_feedback: Vec<RtcpFeedback>,
+    /// What a worker only repeats in dumps; no client can set it.
+    #[serde(skip)]
+    pub repeated: Parameters,
 }
 
 impl RtpCodecParameters {
@@ -255,6 +263,21 @@ pub struct RtpEncodingParameters {
     /// The simulcast layer; absent: the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+    /// The FEC stream: a worker knows whose it is, and drops it.
+    #[serde(skip)]
+    pub fec: Option<FecParameters>,
+    /// What a worker only repeats in dumps; no client can set it.
+    #[serde(skip)]
+    pub repeated: Parameters,
+}
+
+impl RtpEncodingParameters {
+    /// Every SSRC of the encoding.
+    pub fn ssrcs(&self) -> impl Iterator<Item = u32> {
+        let rtx = self.rtx.and_then(|rtx| rtx.ssrc);
+        let fec = self.fec.as_ref().and_then(|fec| fec.ssrc);
+        [self.ssrc, rtx, fec].into_iter().flatten()
+    }
 }
 
 /// The RTX stream of an encoding.
@@ -262,6 +285,16 @@ pub struct RtpEncodingParameters {
 pub struct RtxParameters {
     /// The RTX SSRC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssrc: Option<u32>,
+}
+
+/// The FEC stream of an encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FecParameters {
+    /// For instance `flexfec`.
+    pub mechanism: String,
+    /// The FEC SSRC.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ssrc: Option<u32>,
 }
 

@@ -165,12 +165,33 @@ impl Outbox {
     /// # Errors
     /// The socket failed.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<Flush> {
+        let mut unlimited = usize::MAX;
+        self.flush_within(socket, &mut unlimited)
+    }
+
+    /// Sends as much as the socket takes, but begins no frame longer than `bytes_max`, from which
+    /// the frames sent are subtracted.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn flush_within(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bytes_max: &mut usize,
+    ) -> io::Result<Flush> {
         while let Some(frame) = self.frames.front_mut() {
+            let is_begun = frame.sent > 0;
+            if !is_begun && frame.bytes.len() > *bytes_max {
+                return Ok(Flush::Done);
+            }
             match frame.send(socket) {
                 Ok(()) => {}
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Ok(Flush::Blocked),
                 Err(error) => return Err(error.into()),
+            }
+            if !is_begun {
+                *bytes_max -= frame.bytes.len();
             }
             if frame.sent == frame.bytes.len() {
                 self.bytes -= frame.bytes.len();
@@ -178,6 +199,11 @@ impl Outbox {
             }
         }
         Ok(Flush::Done)
+    }
+
+    /// Whether a frame is sent in part.
+    pub fn is_amid_frame(&self) -> bool {
+        self.frames.front().is_some_and(|frame| frame.sent > 0)
     }
 
     /// Whether nothing waits to be sent.
@@ -262,6 +288,25 @@ mod tests {
         assert_eq!(inbox.fill(b.as_fd()).unwrap(), Fill::Blocked);
         drop(a);
         assert_eq!(inbox.fill(b.as_fd()).unwrap(), Fill::Eof);
+    }
+
+    #[test]
+    fn no_frame_is_begun_that_exceeds_what_may_be_sent() {
+        let (a, mut b) = pair();
+        let mut outbox = Outbox::default();
+        for payload in [b"one", b"two", b"six"] {
+            outbox.push(payload, vec![]).unwrap();
+        }
+        // Each frame has six bytes.
+        for (mut bytes_max, left, rest) in [(5, 5, 18), (13, 1, 6), (6, 0, 0)] {
+            let flushed = outbox.flush_within(a.as_fd(), &mut bytes_max);
+            assert_eq!(flushed.unwrap(), Flush::Done);
+            assert_eq!((bytes_max, outbox.len()), (left, rest));
+        }
+        assert!(!outbox.is_amid_frame());
+        let mut received = [0; 18];
+        b.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"3:one,3:two,3:six,");
     }
 
     #[test]

@@ -425,7 +425,7 @@ function reserveAudio(transport) {
 }
 
 /** Only the first of several declared layers carries media until sizes and bitrates are set. */
-async function spreadLayers(transport, track) {
+export async function spreadLayers(transport, track) {
   const sender = transport.handler._pc.getSenders().find((sender) => sender.track === track);
   const parameters = sender.getParameters();
   parameters.encodings.forEach((encoding, index) => {

@@ -46,6 +46,9 @@ pub(crate) struct Serve {
     /// Worker processes [default: one per core].
     #[arg(long, env = "BROTH_WORKERS")]
     workers: Option<usize>,
+    /// Worker executable, of broth or of mediasoup 2.6 [default: this executable].
+    #[arg(long, env = "BROTH_WORKER", value_name = "FILE")]
+    worker_bin: Option<PathBuf>,
     /// Certificate chain (PEM) for HTTPS; without it plain HTTP is served.
     #[arg(long, env = "BROTH_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -66,7 +69,10 @@ impl Serve {
     pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
         let mut settings = Settings {
             num_workers: self.workers,
-            worker_bin: WorkerBin::ThisExecutable,
+            worker_bin: self
+                .worker_bin
+                .clone()
+                .map_or(WorkerBin::ThisExecutable, WorkerBin::Path),
             ..Settings::default()
         };
         if !self.rtc_ip.is_empty() {
@@ -156,6 +162,18 @@ mod tests {
             error.to_string().contains("2 announced addresses for 1"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn workers_are_this_executable_unless_another_is_named() {
+        let named = ["--worker-bin", "/opt/mediasoup-worker"];
+        for (args, expected) in [
+            (&[][..], WorkerBin::ThisExecutable),
+            (&named, WorkerBin::Path("/opt/mediasoup-worker".into())),
+        ] {
+            let settings = serve(args).unwrap().settings().unwrap();
+            assert_eq!(settings.worker_bin, expected);
+        }
     }
 
     #[test]

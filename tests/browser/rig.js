@@ -123,9 +123,10 @@ export async function joinCall(browser, server, room, name, more = {}) {
   return page;
 }
 
-/** Opens a page and collects what goes wrong in it into `page.faults`. */
-export async function openPage(browser, url, viewport = { width: 1280, height: 800 }) {
-  const context = await browser.newContext({ viewport });
+/** Opens a page of a context that `prepare` may change, and collects what goes wrong into `page.faults`. */
+export async function openPage(browser, url, prepare = async () => {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+  await prepare(context);
   const page = await context.newPage();
   page.faults = [];
   page.on("pageerror", (error) => page.faults.push(String(error.stack ?? error)));

@@ -58,7 +58,7 @@ fn unknown_and_repeated_ids_are_refused_by_name() {
         (
             own.consumer(CONSUMER),
             Call::StopMirroring(Empty {}),
-            "no mirroring",
+            "Request has not numeric internal.transportId",
         ),
     ];
     for (ids, call, expected) in rows {

@@ -10,12 +10,22 @@ use broth_ipc::{Call, Ids, TransportId};
 use broth_worker::net::tcp_frame::write_frame;
 use broth_worker::wire::stun::{Message, write_binding_request};
 
+use crate::own_ports::worker_with_own_ports;
 use crate::support::ROUTER;
 
 #[test]
 fn a_check_over_tcp_is_answered_and_a_closed_connection_is_noticed() {
     let mut worker = DrivenWorker::in_thread().unwrap();
     worker.create_router(ROUTER).unwrap();
+    check_over_tcp(worker);
+}
+
+#[test]
+fn a_transport_has_its_own_listener_where_no_sockets_are_handed_over() {
+    check_over_tcp(worker_with_own_ports(21_470));
+}
+
+fn check_over_tcp(mut worker: DrivenWorker) {
     let ids = Ids::router(ROUTER).transport(TransportId(1));
     let options = WebRtcTransportOptions {
         udp: false,

@@ -7,10 +7,14 @@
 
 mod bad_input;
 mod codecs;
+mod conformance;
 mod controller;
 mod early;
 mod forwarding;
 mod ice_tcp;
+mod mirroring;
+mod own_ports;
 mod plain;
 mod simulcast;
 mod support;
+mod v2;

@@ -60,6 +60,11 @@ impl Room {
     pub(crate) fn with(profile: Profile, media: Media) -> Self {
         let mut worker = DrivenWorker::in_thread().unwrap();
         worker.create_router(ROUTER).unwrap();
+        Self::on(worker, profile, media)
+    }
+
+    /// Connects both in a worker with a router; the consumer is enabled.
+    pub(crate) fn on(mut worker: DrivenWorker, profile: Profile, media: Media) -> Self {
         let sender = Peer::connect(&mut worker, ROUTER, TransportId(1), profile).unwrap();
         let receiver = Peer::connect(&mut worker, ROUTER, TransportId(2), profile).unwrap();
         let mut room = Self {

@@ -11,7 +11,7 @@ use broth_ipc::{ConsumerId, Rejection, TransportId};
 use crate::io::Io;
 use crate::net::sockets::Path;
 use crate::parameters;
-use crate::producer::{Producer, UNMAPPED, extension_id};
+use crate::producer::{Producer, Stream, UNMAPPED, extension_id};
 use crate::srtp::SealKey;
 use crate::stream::{
     Numbering, Picture, PictureIds, SendStream, Sent, SentLog, StoredPacket, TsOffset,
@@ -63,8 +63,11 @@ pub struct Sending {
     pub cname: String,
     parameters: RtpParameters,
     clock_rate: u32,
+    media: MediaKind,
     mime_type: String,
+    pt: u8,
     has_nack: bool,
+    has_pli: bool,
     /// Payload types the receiver takes, by bit.
     pts: u128,
     /// Extension ids the receiver takes, by bit.
@@ -83,6 +86,8 @@ pub struct Way<'t> {
     pub path: Path,
     /// Seals what leaves; `None` on a plain transport.
     pub seal: Option<&'t SealKey>,
+    /// Where a clear copy goes.
+    pub mirror: Option<Path>,
 }
 
 /// How one packet is rewritten.
@@ -119,7 +124,6 @@ impl Consumer {
 
     /// Starts sending on a transport.
     pub fn enable(&mut self, transport: usize, parameters: RtpParameters) -> Result<(), Rejection> {
-        parameters::check(&parameters)?;
         let encoding = &parameters.encodings[0];
         let codec = parameters::codec_of(&parameters, encoding)
             .ok_or_else(|| Rejection::invalid("no media codecs found"))?;
@@ -141,8 +145,11 @@ impl Consumer {
             rtx,
             cname: parameters.rtcp.cname.clone().unwrap_or_default(),
             clock_rate: codec.clock_rate,
+            media: parameters::kind_of(codec),
             mime_type: codec.mime_type.clone(),
+            pt: codec.payload_type,
             has_nack: parameters::has_feedback(codec, "nack", None),
+            has_pli: parameters::has_feedback(codec, "nack", Some("pli")),
             pts: parameters
                 .codecs
                 .iter()
@@ -168,6 +175,7 @@ impl Consumer {
     pub fn disable(&mut self) {
         self.transport = None;
         self.sending = None;
+        self.effective = Profile::None;
         self.restart();
     }
 
@@ -175,7 +183,6 @@ impl Consumer {
     pub fn restart(&mut self) {
         self.current = None;
         self.is_sync_due = true;
-        self.effective = Profile::None;
         if let Some(sending) = &mut self.sending {
             sending.log.clear();
         }
@@ -226,9 +233,8 @@ impl Consumer {
                 .or_else(|| layers.first()),
         };
         self.target = wanted.map(|(_, index)| *index);
-        let is_lost = self
-            .current
-            .is_some_and(|current| !layers.iter().any(|(_, index)| *index == current));
+        let is_lost = self.effective != Profile::None
+            && !layers.iter().any(|(profile, _)| *profile == self.effective);
         if is_lost {
             self.current = None;
             self.is_sync_due = true;
@@ -387,13 +393,22 @@ impl Consumer {
             source_producer_id: producer.id,
             rtp_parameters: sending.map(|sending| sending.parameters.clone()),
             rtp_stream: sending.map(Sending::dump),
-            loss_percentage: sending
-                .map(|sending| f64::from(sending.stream.fraction_lost) * 100.0 / 256.0),
+            loss_percentage: sending.map(|sending| {
+                let own = f64::from(sending.stream.fraction_lost) * 100.0 / 256.0;
+                let source = self.source(producer).map(Stream::loss_percentage);
+                source.map_or(0.0, |source| (own - source).max(0.0))
+            }),
             paused: self.paused,
             source_paused: self.source_paused,
             preferred_profile: self.combined_preference(producer),
             effective_profile: self.effective,
         }
+    }
+
+    /// The stream of the layer being forwarded.
+    fn source<'p>(&self, producer: &'p Producer) -> Option<&'p Stream> {
+        let mut streams = producer.streams.iter();
+        streams.find(|stream| stream.profile == self.effective)
     }
 
     /// Stats: what is being forwarded, and what is sent.
@@ -406,13 +421,11 @@ impl Consumer {
         let Some(sending) = &self.sending else {
             return Vec::new();
         };
-        let source = self
-            .current
-            .and_then(|index| producer.streams.get(usize::from(index)));
-        let mut outbound = sending.stats(io, self.kind, transport);
+        let source = self.source(producer);
+        let mut outbound = sending.stats(io, transport);
         outbound.inbound_rtp_id = source.map(|stream| stream.stats_id());
         source
-            .map(|stream| stream.stats(io, self.kind))
+            .map(|stream| stream.stats(io))
             .into_iter()
             .chain([outbound])
             .collect()
@@ -448,6 +461,13 @@ impl Sending {
         rewrite: &Rewrite,
     ) -> bool {
         let source = io.pool.get(packet.id);
+        if let Some(mirror) = way.mirror {
+            let slot = io.sockets.slot();
+            let emitted = self.emit(slot, producer, &packet.header, source, rewrite);
+            if let Some((_, len)) = emitted {
+                io.sockets.commit(mirror, len);
+            }
+        }
         let slot = io.sockets.slot();
         let Some((header_len, len)) = self.emit(slot, producer, &packet.header, source, rewrite)
         else {
@@ -517,24 +537,24 @@ impl Sending {
         RtpStreamDump {
             params: RtpStreamParams {
                 ssrc: self.ssrc,
-                payload_type: self.parameters.codecs[0].payload_type,
+                payload_type: self.pt,
                 mime_type: self.mime_type.clone(),
                 clock_rate: self.clock_rate,
                 use_nack: self.has_nack,
-                use_pli: true,
+                use_pli: self.has_pli,
             },
         }
     }
 
-    fn stats(&self, io: &Io, kind: MediaKind, transport: TransportId) -> RtpStreamStats {
+    fn stats(&self, io: &Io, transport: TransportId) -> RtpStreamStats {
         let stream = &self.stream;
         RtpStreamStats {
             id: format!("outbound-{}", self.ssrc),
             kind: "outbound-rtp".into(),
             timestamp: io.now_ms(),
             ssrc: self.ssrc,
-            media_type: kind,
-            media_kind: kind,
+            media_type: self.media,
+            media_kind: self.media,
             mime_type: self.mime_type.clone(),
             packet_count: stream.packets,
             byte_count: stream.bytes,

@@ -4,18 +4,43 @@ use std::os::fd::OwnedFd;
 
 use broth_ipc::body::{
     CreateRouter, Empty, Hello, Load, LocalDtlsRole, Ready, SetPreferredProfile, WorkerDump,
+    WorkerSettings,
 };
-use broth_ipc::{Call, ErrorCode, Ids, PROTOCOL, Rejection, Request, RouterId};
+use broth_ipc::{
+    Call, ErrorCode, Ids, Incoming, PROTOCOL, Rejection, Request, RouterId, Scope, Subject,
+};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::dialect::Dialect;
 use crate::dtls::Certificate;
+use crate::log::{Level, Tags};
+use crate::net::sockets::Owner;
 use crate::router::Router;
 use crate::worker::Worker;
 
 type Answer = Result<Value, Rejection>;
 
 impl Worker {
+    /// Carries out a request as it came, or refuses it: for its ids first, then for its data.
+    pub fn handle(&mut self, incoming: Incoming, fds: Vec<OwnedFd>) -> Answer {
+        for subject in incoming.subjects {
+            self.check(*subject, &incoming.ids)?;
+        }
+        self.handle_request(incoming.request?, fds)
+    }
+
+    fn check(&self, subject: Subject, ids: &Ids) -> Result<(), Rejection> {
+        match subject {
+            Subject::NewRouter if self.router_keys.contains_key(&router_id(ids)?) => {
+                Err(Rejection::exists("Router already exists"))
+            }
+            Subject::NewRouter => Ok(()),
+            Subject::Router => self.router_key(ids).map(drop),
+            _ => self.routers[self.router_key(ids)?].check(subject, ids),
+        }
+    }
+
     /// Carries out a request.
     pub fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer {
         let ids = &request.ids;
@@ -23,19 +48,14 @@ impl Worker {
             Call::Hello(hello) => self.hello(hello),
             Call::DumpWorker(_) => self.dump(),
             Call::GetLoad(_) => self.load(),
-            Call::UpdateSettings(settings) => {
-                let level = settings.log_level.as_deref().map(str::to_lowercase);
-                match level.as_deref() {
-                    None | Some("debug" | "warn" | "error" | "none") => done(),
-                    Some(other) => Err(Rejection::invalid(format!(
-                        "invalid value '{other}' for logLevel"
-                    ))),
-                }
-            }
+            Call::UpdateSettings(settings) => self.update_settings(&settings),
             Call::CreateRouter(request) => self.create_router(ids, request, fds),
             Call::CloseRouter(_) => self.close_router(ids),
             call => {
                 let key = self.router_key(ids)?;
+                if let Some((scope, target_id)) = new_target(ids, &call) {
+                    self.check_new_target(ids, scope, target_id)?;
+                }
                 let (router, io) = (&mut self.routers[key], &mut self.io);
                 handle_router_call(router, io, ids, call, fds)
             }
@@ -57,12 +77,45 @@ impl Worker {
                 .set_certificate(certificate)
                 .map_err(|error| Rejection::invalid(format!("DTLS certificate: {error}")))?;
         }
+        self.dialect = Dialect::Broth;
         answer(&Ready {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             cpus: crate::load::allowed_cpus(),
         })
+    }
+
+    fn update_settings(&mut self, settings: &WorkerSettings) -> Answer {
+        if let Some(name) = &settings.log_level {
+            let level = Level::parse(name).map_err(Rejection::invalid)?;
+            self.io.log.set_level(level);
+        }
+        if let Some(tags) = &settings.log_tags {
+            let tags = Tags::of(tags.iter().map(String::as_str));
+            self.io.log.set_tags(tags);
+        }
+        self.log_configuration();
+        done()
+    }
+
+    /// Makes sure that a new object shares the id of its notifications with no other object, where
+    /// that id is all a controller gets to know.
+    fn check_new_target(&self, ids: &Ids, scope: Scope, target_id: u32) -> Result<(), Rejection> {
+        if self.dialect != Dialect::V2 {
+            return Ok(());
+        }
+        // The router itself refuses what it has already.
+        let is_taken = self.routers.iter().any(|(_, router)| {
+            let mut scopes = router.scopes_of(target_id);
+            scopes.any(|other| other != scope || Some(router.id) != ids.router_id)
+        });
+        if is_taken {
+            return Err(Rejection::exists(format!(
+                "targetId already in use in this Worker [targetId:{target_id}]"
+            )));
+        }
+        Ok(())
     }
 
     fn dump(&self) -> Answer {
@@ -112,9 +165,7 @@ impl Worker {
 
     fn create_router(&mut self, ids: &Ids, request: CreateRouter, fds: Vec<OwnedFd>) -> Answer {
         let id = router_id(ids)?;
-        if self.router_keys.contains_key(&id) {
-            return Err(Rejection::exists("Router already exists"));
-        }
+        self.check_new_target(ids, Scope::Router, id.0)?;
         if request.sockets.len() != fds.len() {
             return Err(Rejection::invalid(format!(
                 "{} sockets described, {} received",
@@ -125,7 +176,11 @@ impl Worker {
         let entry = self.routers.vacant_entry();
         let key = entry.key();
         for (socket, fd) in request.sockets.iter().zip(fds) {
-            if let Err(error) = self.io.sockets.add(socket.protocol, fd, key) {
+            let owner = Owner {
+                router: key,
+                transport: None,
+            };
+            if let Err(error) = self.io.sockets.add(socket.protocol, fd, owner) {
                 self.io.sockets.remove_router(key);
                 return Err(Rejection::new(
                     ErrorCode::Unavailable,
@@ -146,6 +201,17 @@ impl Worker {
         self.io.sockets.flush();
         self.io.sockets.remove_router(key);
         done()
+    }
+}
+
+/// The kind and id of what a call to a router creates, if that gets notifications.
+fn new_target(ids: &Ids, call: &Call) -> Option<(Scope, u32)> {
+    match call {
+        Call::CreateWebRtcTransport(_) | Call::CreatePlainRtpTransport(_) => {
+            Some((Scope::Transport, ids.transport_id?.0))
+        }
+        Call::CreateConsumer(_) => Some((Scope::Consumer, ids.consumer_id?.0)),
+        _ => None,
     }
 }
 
@@ -201,10 +267,8 @@ fn handle_router_call(
             unit(router.set_temporal_max(ids, request.temporal_layer))
         }
         Call::RequestKeyFrame(_) => unit(router.ask_keyframe(io, ids)),
-        Call::StartMirroring(_) | Call::StopMirroring(_) => Err(Rejection::new(
-            ErrorCode::UnknownMethod,
-            "this worker has no mirroring",
-        )),
+        Call::StartMirroring(request) => unit(router.start_mirroring(io, ids, &request, fds)),
+        Call::StopMirroring(_) => unit(router.stop_mirroring(io, ids)),
         Call::Hello(_)
         | Call::DumpWorker(_)
         | Call::GetLoad(_)

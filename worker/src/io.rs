@@ -6,6 +6,8 @@ use broth_ipc::{ConsumerId, Event, Notification, RouterId, Scope, Target, Transp
 
 use crate::drop_reason::{DropReason, Drops};
 use crate::dtls::{Certificate, DtlsContext};
+use crate::log::Log;
+use crate::net::binder::Binder;
 use crate::net::sockets::Sockets;
 use crate::srtp::Profile;
 use crate::stream::PacketPool;
@@ -23,6 +25,10 @@ pub struct Io {
     pub ntp: u64,
     /// Sockets and what waits to leave through them.
     pub sockets: Sockets,
+    /// Opens ports for transports that are handed none.
+    pub binder: Binder,
+    /// What is to be said to people.
+    pub log: Log,
     /// Payloads kept for retransmission.
     pub pool: PacketPool,
     /// Notifications for the controller, in order.
@@ -54,6 +60,8 @@ impl Io {
             now,
             ntp: 0,
             sockets,
+            binder: Binder::default(),
+            log: Log::default(),
             pool: PacketPool::new(POOL_PACKETS_MAX),
             notes: Vec::new(),
             drops: Drops::default(),

@@ -5,17 +5,21 @@
 
 pub mod consumer;
 mod control;
+pub mod dialect;
 pub mod drop_reason;
 pub mod dtls;
 pub mod event_loop;
 pub mod ice;
 pub mod io;
 mod load;
+pub mod log;
 pub mod net;
 mod parameters;
+pub mod ports;
 pub mod producer;
 pub mod router;
 mod run;
+pub mod settings;
 pub mod srtp;
 pub mod stream;
 pub mod transport;

@@ -7,7 +7,7 @@ use broth_ipc::body::{
     CreateProducer, ProducerDump, RtpStreamDump, RtpStreamInfo, RtpStreamParams, RtpStreamStats,
 };
 use broth_ipc::rtp::{MediaKind, Profile, RtpMapping, RtpParameters};
-use broth_ipc::{ProducerId, Rejection, TransportId};
+use broth_ipc::{ProducerId, TransportId};
 
 use crate::drop_reason::DropReason;
 use crate::io::Io;
@@ -69,6 +69,7 @@ pub struct Stream {
     pub profile: Profile,
     /// Whether it sent anything in the last second.
     pub is_active: bool,
+    media: MediaKind,
     mime_type: String,
     rid: String,
     has_nack: bool,
@@ -90,30 +91,30 @@ pub struct Accepted {
 }
 
 impl Producer {
-    /// Checks the parameters and creates a producer without streams.
-    pub fn new(
-        id: ProducerId,
-        transport: usize,
-        request: CreateProducer,
-    ) -> Result<Self, Rejection> {
-        parameters::check(&request.rtp_parameters)?;
+    /// Creates a producer without streams.
+    pub fn new(id: ProducerId, transport: usize, request: CreateProducer) -> Self {
         let RtpMapping {
             codec_payload_types,
             header_extension_ids,
         } = &request.rtp_mapping;
         let mut pt_map = Box::new([UNMAPPED; 128]);
         for &(from, to) in codec_payload_types {
-            pt_map[usize::from(from & 0x7F)] = to & 0x7F;
+            // No packet has a payload type above 127.
+            if let Some(mapped) = pt_map.get_mut(usize::from(from)) {
+                *mapped = to & 0x7F;
+            }
         }
         let mut ext_map = Box::new([UNMAPPED; 256]);
         for &(from, to) in header_extension_ids {
-            ext_map[usize::from(from)] = to;
+            // 0 is no id.
+            ext_map[usize::from(from)] = if to == 0 { UNMAPPED } else { to };
         }
-        Ok(Self {
+        Self {
             id,
             kind: request.kind,
             transport,
-            level_ext: extension_id(&request.rtp_parameters, ExtensionUri::SsrcAudioLevel),
+            level_ext: extension_id(&request.rtp_parameters, ExtensionUri::SsrcAudioLevel)
+                .filter(|_| request.kind == MediaKind::Audio),
             parameters: request.rtp_parameters,
             paused: request.paused,
             preferred: Profile::Default,
@@ -123,7 +124,7 @@ impl Producer {
             levels: LevelMeter::default(),
             pt_map,
             ext_map,
-        })
+        }
     }
 
     /// Takes a decrypted packet; `rid` is what its RID extension says.
@@ -278,6 +279,7 @@ impl Producer {
             clock_rate: codec.clock_rate,
             profile,
             is_active: true,
+            media: parameters::kind_of(codec),
             mime_type: codec.mime_type.clone(),
             rid: encoding.encoding_id.clone().unwrap_or_default(),
             has_nack,
@@ -330,11 +332,7 @@ impl Producer {
             kind: self.kind,
             rtp_parameters: self.parameters.clone(),
             rtp_stream_infos: self.streams.iter().map(Stream::info).collect(),
-            loss_percentage: mean(
-                self.streams
-                    .iter()
-                    .map(|stream| f64::from(stream.recv.fraction_lost()) * 100.0 / 256.0),
-            ),
+            loss_percentage: mean(self.streams.iter().map(Stream::loss_percentage)),
             header_extension_ids: self.mapped_extensions(),
             paused: self.paused,
         }
@@ -348,7 +346,10 @@ impl Producer {
         ]
         .into_iter()
         .filter_map(|(name, uri)| {
-            let id = extension_id(&self.parameters, uri)?;
+            let id = match uri {
+                ExtensionUri::SsrcAudioLevel => self.level_ext?,
+                uri => extension_id(&self.parameters, uri)?,
+            };
             let mapped = self.ext_map[usize::from(id)];
             (mapped != UNMAPPED).then(|| (name.to_owned(), mapped))
         })
@@ -361,7 +362,7 @@ impl Producer {
             .iter()
             .map(|stream| RtpStreamStats {
                 transport_id: Some(transport),
-                ..stream.stats(io, self.kind)
+                ..stream.stats(io)
             })
             .collect()
     }
@@ -373,16 +374,21 @@ impl Stream {
         format!("inbound-{}", self.ssrc)
     }
 
+    /// Loss of the last interval, in percent.
+    pub fn loss_percentage(&self) -> f64 {
+        f64::from(self.recv.fraction_lost()) * 100.0 / 256.0
+    }
+
     /// What its statistics say.
-    pub fn stats(&self, io: &Io, kind: MediaKind) -> RtpStreamStats {
+    pub fn stats(&self, io: &Io) -> RtpStreamStats {
         let recv = &self.recv;
         RtpStreamStats {
             id: self.stats_id(),
             kind: "inbound-rtp".into(),
             timestamp: io.now_ms(),
             ssrc: self.ssrc,
-            media_type: kind,
-            media_kind: kind,
+            media_type: self.media,
+            media_kind: self.media,
             mime_type: self.mime_type.clone(),
             packet_count: recv.packets,
             byte_count: recv.bytes,
@@ -422,13 +428,14 @@ impl Stream {
     }
 }
 
-/// The id under which parameters carry an extension.
+/// The id under which parameters carry an extension; 0 is none.
 pub fn extension_id(parameters: &RtpParameters, uri: ExtensionUri) -> Option<u8> {
     parameters
         .header_extensions
         .iter()
         .find(|extension| ExtensionUri::from_uri(&extension.uri) == Some(uri))
         .map(|extension| extension.id)
+        .filter(|id| *id != 0)
 }
 
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {

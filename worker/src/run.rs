@@ -3,26 +3,37 @@
 //! `MEDIASOUP_CHANNEL_FD=3 broth-worker <workerId> --key=value …`, as mediasoup v2's worker
 //! (`spec: channel.md` §1).
 
-use std::env;
-use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::time::Duration;
+use std::{env, fs, io};
 
-use broth_ipc::CHANNEL_FD_ENV;
+use broth_ipc::{CHANNEL_FD_ENV, CONTROLLER_ENV, netstring};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 
+use crate::dialect::Dialect;
 use crate::dtls::Certificate;
-use crate::event_loop::EventLoop;
+use crate::event_loop::{End, EventLoop};
 use crate::io::Io;
+use crate::log::{Log, Tag, complain};
+use crate::net::binder::Binder;
+use crate::net::host::Machine;
 use crate::net::sockets::Sockets;
 use crate::net::sys;
+use crate::settings::{IdentityFiles, Settings, SettingsError};
 use crate::worker::Worker;
 
 /// Set by a controller whose own executable doubles as the worker.
 pub const RUN_WORKER_ENV: &str = "BROTH_RUN_WORKER";
 
-/// Exit status for settings that will not get better by trying again.
-const EXIT_BAD_SETTINGS: u8 = 2;
+/// Exit status for settings, as mediasoup v2's, and for everything that goes wrong.
+const EXIT_FAILURE: u8 = 1;
+/// Exit status for a channel that will not get better by trying again.
+const EXIT_BAD_CHANNEL: u8 = 2;
+/// How long the last words may take when nobody reads the channel.
+const FAREWELL: Duration = Duration::from_millis(100);
+/// Where mediasoup v2's worker starts.
+const PLACE: &str = "main::main";
 
 /// Becomes a worker and exits, if a controller started this executable as one.
 ///
@@ -42,83 +53,109 @@ fn run_to_status() -> u8 {
     let mut args = env::args().skip(1);
     let (Some(id), Ok(fd)) = (args.next(), env::var(CHANNEL_FD_ENV)) else {
         complain("ERROR: you don't seem to be my real father");
-        return 1;
+        return EXIT_FAILURE;
     };
-    if let Err(reason) = args.try_for_each(|argument| check_argument(&argument)) {
-        complain(&format!("[id:{id}] configuration error: {reason}"));
-        return EXIT_BAD_SETTINGS;
-    }
     let Some(channel) = fd.parse().ok().and_then(sys::adopt_stream) else {
         complain(&format!(
             "[id:{id}] {CHANNEL_FD_ENV}={fd} is no stream socket"
         ));
-        return EXIT_BAD_SETTINGS;
+        return EXIT_BAD_CHANNEL;
     };
-    match serve(id.clone(), channel) {
-        Ok(()) => 0,
+    let mut arguments: Vec<String> = args.collect();
+    if env::var_os(CONTROLLER_ENV).is_some() {
+        arguments.retain(|argument| !argument.starts_with("--rtc"));
+    }
+    let mut log = Log::of(id.clone());
+    match start(&id, &arguments, &mut log) {
+        Ok(worker) => serve(worker, channel),
+        Err(failure) => {
+            if let Failure::Settings(error) = &failure {
+                let text = format!("throwing MediaSoupError | {}", error.text);
+                log.error(error.place, text);
+                log.error(PLACE, format!("configuration error: {}", error.text));
+            }
+            tell(channel, &id, &mut log);
+            if let Failure::Start(text) = failure {
+                log.complain(PLACE, &format!("failure exit: {text}"));
+            }
+            EXIT_FAILURE
+        }
+    }
+}
+
+/// Why a worker does not start.
+enum Failure {
+    Settings(SettingsError),
+    Start(String),
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::Settings(error)
+    }
+}
+
+fn start(id: &str, arguments: &[String], log: &mut Log) -> Result<Worker, Failure> {
+    let settings = Settings::parse(arguments, &Machine)?;
+    log.set_level(settings.log_level);
+    log.set_tags(settings.log_tags);
+    let failed = |error: &dyn std::fmt::Display| Failure::Start(error.to_string());
+    let certificate = match &settings.identity {
+        Some(files) => load(files).map_err(|error| {
+            log.error(
+                "RTC::DtlsTransport::ReadCertificateAndPrivateKeyFromFiles",
+                error,
+            );
+            failed(&"error reading DTLS certificate and private key PEM files")
+        })?,
+        None => Certificate::generate().map_err(|error| failed(&error))?,
+    };
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|error| failed(&error))?;
+    let mut io = Io::new(Sockets::new(epoll), certificate).map_err(|error| {
+        log.error("RTC::DtlsTransport::CreateSslCtx", error.to_string());
+        failed(&"SSL context creation failed")
+    })?;
+    io.binder = Binder::new(settings.rtc);
+    io.log = std::mem::take(log);
+    let mut worker = Worker::new(id.to_owned(), io);
+    worker.log_configuration();
+    worker.io.log.debug(Tag::Info, PLACE, || {
+        format!("starting broth-worker [pid:{}]", std::process::id())
+    });
+    Ok(worker)
+}
+
+fn load(files: &IdentityFiles) -> Result<Certificate, String> {
+    let read = |path| fs::read_to_string(path).map_err(|error: io::Error| error.to_string());
+    let (certificate, key) = (read(&files.certificate)?, read(&files.private_key)?);
+    Certificate::from_pem(&certificate, &key).map_err(|error| error.to_string())
+}
+
+fn serve(worker: Worker, channel: UnixStream) -> u8 {
+    let log = Log::of(worker.id.clone());
+    match EventLoop::new(worker, channel).and_then(EventLoop::run) {
+        Ok(End::Told) => 0,
+        Ok(End::Orphaned) => {
+            let place = "Worker::OnChannelUnixStreamSocketRemotelyClosed";
+            log.complain(place, "Channel remotely closed, killing myself");
+            0
+        }
         Err(error) => {
-            complain(&format!("[id:{id}] failure exit: {error}"));
-            1
+            log.complain(PLACE, &format!("failure exit: {error}"));
+            EXIT_FAILURE
         }
     }
 }
 
-fn serve(id: String, channel: UnixStream) -> Result<(), Box<dyn std::error::Error>> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    let io = Io::new(Sockets::new(epoll), Certificate::generate()?)?;
-    let end = EventLoop::new(Worker::new(id.clone(), io), channel)?.run()?;
-    if end == crate::event_loop::End::Orphaned {
-        complain(&format!(
-            "[id:{id}] Channel remotely closed, killing myself"
-        ));
-    }
-    Ok(())
-}
-
-/// Accepts the options of mediasoup v2's worker.
-///
-/// Addresses and ports are the controller's business here: it hands over bound sockets.
-fn check_argument(argument: &str) -> Result<(), String> {
-    let option = argument
-        .strip_prefix("--")
-        .and_then(|option| option.split_once('='));
-    let Some((name, value)) = option else {
-        return Err("unknown configuration parameter: (null)".into());
-    };
-    match name {
-        "logLevel" => match value.to_lowercase().as_str() {
-            "debug" | "warn" | "error" | "none" => Ok(()),
-            other => Err(format!("invalid value '{other}' for logLevel")),
-        },
-        "logTag" | "rtcIPv4" | "rtcIPv6" | "rtcAnnouncedIPv4" | "rtcAnnouncedIPv6"
-        | "rtcMinPort" | "rtcMaxPort" => Ok(()),
-        _ => Err(format!("unknown configuration parameter: {name}")),
-    }
-}
-
-/// Writes a line to stderr, which the controller reads.
-fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_are_checked() {
-        let rows = [
-            ("--logLevel=debug", true),
-            ("--logLevel=WARN", true),
-            ("--logTag=ice", true),
-            ("--logLevel=chicken", false),
-            ("--logLevel", false),
-            ("logLevel=debug", false),
-            ("--unknown=1", false),
-            ("", false),
-        ];
-        for (argument, is_good) in rows {
-            assert_eq!(check_argument(argument).is_ok(), is_good, "{argument}");
+/// The last words of a worker that does not start.
+fn tell(mut channel: UnixStream, id: &str, log: &mut Log) {
+    // Somebody who does not read will not hear it.
+    let _ = channel.set_write_timeout(Some(FAREWELL));
+    let mut frames = Vec::new();
+    for line in log.take() {
+        if let Ok(payload) = Dialect::V2.line(id, &line) {
+            netstring::encode(&payload, &mut frames);
         }
     }
+    let _ = io::Write::write_all(&mut channel, &frames);
 }

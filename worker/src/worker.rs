@@ -5,14 +5,19 @@ use std::collections::HashMap;
 use broth_ipc::RouterId;
 use slab::Slab;
 
+use crate::dialect::Dialect;
 use crate::io::Io;
 use crate::load::LoadMeter;
+use crate::log::Tag;
 use crate::router::Router;
+use crate::settings::Family;
 
 /// Everything one worker process holds.
 pub struct Worker {
     /// The id given on the command line.
     pub id: String,
+    /// How the controller is talked to.
+    pub dialect: Dialect,
     /// Shared by all routers.
     pub io: Io,
     /// Routers by key.
@@ -29,10 +34,37 @@ impl Worker {
         let meter = LoadMeter::new(io.now);
         Self {
             id,
+            dialect: Dialect::default(),
             io,
             routers: Slab::new(),
             router_keys: HashMap::new(),
             meter,
+        }
+    }
+
+    /// Says what the settings are, to whoever asked for that much.
+    pub fn log_configuration(&mut self) {
+        let (level, tags) = self.io.log.settings();
+        let mut lines = vec![
+            format!("logLevel: {}", level.name()),
+            format!("logTags: {}", tags.names()),
+        ];
+        if !self.io.log.is_enabled(Tag::Info) {
+            return;
+        }
+        for family in [Family::V4, Family::V6] {
+            let name = family.name();
+            lines.push(match self.io.binder.ip(family) {
+                Some(ip) => format!("rtc{name}: {ip}"),
+                None => format!("rtc{name}: (unavailable)"),
+            });
+            if let Some(announced) = self.io.binder.announced(family) {
+                lines.push(format!("rtcAnnounced{name}: {announced}"));
+            }
+        }
+        for line in lines {
+            let place = "Settings::PrintConfiguration";
+            self.io.log.debug(Tag::Info, place, || line);
         }
     }
 }

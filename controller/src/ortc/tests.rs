@@ -52,8 +52,14 @@ fn a_room_names_its_codecs_and_adds_rtx() {
 
 #[test]
 fn what_no_room_can_have_is_refused() {
-    let rows: [(&[RoomMediaCodec], &str); 2] = [
+    let nameless = RoomMediaCodec::audio("", 48_000, 2);
+    let timeless = RoomMediaCodec::audio("opus", 0, 2);
+    let mono = RoomMediaCodec::audio("opus", 48_000, 1);
+    let rows: [(&[RoomMediaCodec], &str); 5] = [
         (&[], "mediaCodecs cannot be empty"),
+        (&[nameless], "invalid RTCCodecCapability"),
+        (&[timeless], "invalid RTCCodecCapability"),
+        (&[mono], "RoomMediaCodec not supported [name:opus]"),
         (
             &[RoomMediaCodec::video("theora")],
             "RoomMediaCodec not supported [name:theora]",
@@ -62,6 +68,75 @@ fn what_no_room_can_have_is_refused() {
     for (codecs, expected) in rows {
         assert_eq!(room_capabilities(codecs).unwrap_err().to_string(), expected);
     }
+}
+
+/// The room of mediasoup v2's own tests (`spec: api.md` §18).
+#[test]
+fn names_are_canonical_and_parameters_are_kept() {
+    let codecs = [
+        RoomMediaCodec::audio("OPUS", 48_000, 2),
+        RoomMediaCodec {
+            channels: None,
+            ..RoomMediaCodec::audio("pcmu", 8000, 1)
+        },
+        // As applications of v2 write it.
+        serde_json::from_value(
+            json!({ "kind": "video", "name": "vp8", "mimetype": "video/VP8",
+            "clockRate": 90000, "parameters": { "foo": 123 } }),
+        )
+        .unwrap(),
+    ];
+    let room = room_capabilities(&codecs).unwrap();
+    let seen = serde_json::to_value(&room.codecs).unwrap();
+    let feedback = json!([
+        { "type": "nack" }, { "type": "nack", "parameter": "pli" },
+        { "type": "ccm", "parameter": "fir" }, { "type": "goog-remb" }, { "type": "transport-cc" },
+    ]);
+    let expected = json!([
+        { "kind": "audio", "name": "opus", "mimeType": "audio/opus", "clockRate": 48000,
+          "channels": 2, "preferredPayloadType": 100, "parameters": {}, "rtcpFeedback": [] },
+        { "kind": "audio", "name": "PCMU", "mimeType": "audio/PCMU", "clockRate": 8000,
+          "channels": 1, "preferredPayloadType": 0, "parameters": {}, "rtcpFeedback": [] },
+        { "kind": "video", "name": "VP8", "mimeType": "video/VP8", "clockRate": 90000,
+          "preferredPayloadType": 101, "parameters": { "foo": 123 }, "rtcpFeedback": feedback },
+        { "kind": "video", "name": "rtx", "mimeType": "video/rtx", "clockRate": 90000,
+          "preferredPayloadType": 102, "parameters": { "apt": 101 } },
+    ]);
+    assert_eq!(seen, expected);
+    assert!(room.fec_mechanisms.is_empty());
+}
+
+#[test]
+fn all_extensions_are_offered_under_the_ids_of_v2() {
+    let extensions = room().header_extensions;
+    let seen: Vec<_> = extensions
+        .iter()
+        .map(|e| {
+            (
+                e.kind.map_or("", MediaKind::as_str),
+                e.preferred_id,
+                &*e.uri,
+            )
+        })
+        .collect();
+    let expected = [
+        ("audio", 1, "urn:ietf:params:rtp-hdrext:ssrc-audio-level"),
+        ("video", 2, "urn:ietf:params:rtp-hdrext:toffset"),
+        ("audio", 3, ABS_SEND_TIME_URI),
+        ("video", 3, ABS_SEND_TIME_URI),
+        ("video", 4, "urn:3gpp:video-orientation"),
+        ("audio", 5, MID_URI),
+        ("video", 5, MID_URI),
+        ("video", 6, "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"),
+        // Not v2's.
+        ("video", 7, TRANSPORT_CC_URI),
+    ];
+    assert_eq!(seen, expected);
+    assert!(
+        extensions
+            .iter()
+            .all(|extension| !extension.preferred_encrypt)
+    );
 }
 
 #[test]
@@ -102,6 +177,41 @@ fn capabilities_must_be_a_subset_of_the_rooms() {
         error.to_string(),
         "unsupported codec [name:opus, preferredPayloadType:111]"
     );
+    type Row<'a> = (&'a dyn Fn(&mut RtpCapabilities), Option<&'a str>);
+    let rows: [Row<'_>; 8] = [
+        (&|c| c.codecs[0].name = "OPUS".into(), None),
+        (&|c| c.codecs[0].kind = None, None),
+        (&|c| c.header_extensions[0].kind = None, None),
+        (&|c| c.codecs.clear(), None),
+        (
+            &|c| c.codecs[0].channels = None,
+            Some("unsupported codec [name:opus, preferredPayloadType:100]"),
+        ),
+        (
+            &|c| c.codecs[1].clock_rate = 8000,
+            Some("unsupported codec [name:VP8, preferredPayloadType:101]"),
+        ),
+        (
+            &|c| c.header_extensions[0].kind = Some(MediaKind::Video),
+            Some(
+                "unsupported header extension [kind:video, \
+                 uri:urn:ietf:params:rtp-hdrext:ssrc-audio-level]",
+            ),
+        ),
+        (
+            &|c| {
+                c.header_extensions[0].kind = None;
+                c.header_extensions[0].uri = "urn:x".into();
+            },
+            Some("unsupported header extension [kind:undefined, uri:urn:x]"),
+        ),
+    ];
+    for (change, expected) in rows {
+        let mut changed = room();
+        change(&mut changed);
+        let refused = assert_capabilities_subset(&changed, &room()).err();
+        assert_eq!(refused.map(|error| error.to_string()).as_deref(), expected);
+    }
 }
 
 #[test]
@@ -165,6 +275,28 @@ fn a_consumer_gets_what_its_peer_can_receive() {
     for (capabilities, expected) in rows {
         assert_eq!(consumed(&capabilities), expected);
     }
+}
+
+#[test]
+fn feedback_and_extensions_are_those_the_peer_knows() {
+    let mut capabilities = room();
+    capabilities.codecs[1].rtcp_feedback = Some(vec![RtcpFeedback {
+        kind: "ccm".into(),
+        parameter: Some("fir".into()),
+    }]);
+    let parameters = sent(&json!([{ "ssrc": 1111 }]));
+    let mapping = producer_mapping(MediaKind::Video, &parameters, &room()).unwrap();
+    let consumable = consumable_parameters(&parameters, &room(), &mapping).unwrap();
+    // RTX is the room's, whether or not the producer sends it.
+    let consumer = consumer_parameters(&consumable, &capabilities, 7, 8);
+    let feedback = &consumer.codecs[0].rtcp_feedback;
+    assert_eq!((feedback.len(), &*feedback[0].kind), (1, "ccm"));
+    let ids: Vec<_> = consumer.header_extensions.iter().map(|e| e.id).collect();
+    assert_eq!(ids, [3]);
+    assert_eq!(consumer.rtcp, parameters.rtcp);
+    capabilities.header_extensions.clear();
+    let consumer = consumer_parameters(&consumable, &capabilities, 7, 8);
+    assert!(consumer.header_extensions.is_empty());
 }
 
 #[test]

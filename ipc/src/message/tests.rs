@@ -74,6 +74,38 @@ fn wrong_data_is_refused_with_a_code_and_v2s_words() {
 }
 
 #[test]
+fn what_cannot_be_read_is_answered_if_it_has_an_id() {
+    let deep = "[".repeat(1000) + &"]".repeat(1000);
+    let deep = format!(r#"{{"id":1,"method":"worker.dump","data":{deep}}}"#);
+    let payloads: [&[u8]; 3] = [
+        deep.as_bytes(),
+        b"{\"id\":1,\"method\":\"worker.dump\",\"data\":\"\xFF\"}",
+        br#"{"id":1,"method":"worker.dump","data":"\ud800"}"#,
+    ];
+    for payload in payloads {
+        let incoming = Request::parse(payload).unwrap();
+        assert_eq!(incoming.id, 1);
+        let rejection = incoming.request.unwrap_err();
+        assert!(
+            rejection.reason.starts_with("JSON parsing error: "),
+            "{rejection}"
+        );
+    }
+    // What follows the value is nobody's business.
+    let text = r#"{"id":1,"method":"worker.dump"} and more"#;
+    assert!(parse(text).unwrap().request.is_ok());
+}
+
+#[test]
+fn requests_say_which_objects_they_need() {
+    let text = r#"{"id":1,"method":"consumer.enable","data":{}}"#;
+    let incoming = parse(text).unwrap();
+    let expected = [Subject::Router, Subject::Consumer, Subject::Transport];
+    assert_eq!(incoming.subjects, expected);
+    assert!(incoming.request.is_err());
+}
+
+#[test]
 fn ids_of_the_wrong_type_count_as_absent() {
     let text = r#"{"id":1,"method":"router.dump","internal":{"routerId":"5","transportId":-1}}"#;
     assert_eq!(parse(text).unwrap().request.unwrap().ids, Ids::NONE);

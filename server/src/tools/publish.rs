@@ -125,12 +125,12 @@ fn address(answer: &Value) -> Option<SocketAddr> {
 async fn closed(client: &mut Client) -> anyhow::Error {
     loop {
         match client.notification().await {
-            Ok(told) => match told["method"].as_str() {
-                Some("transportClosed" | "producerClosed") => {
-                    return anyhow::anyhow!("the server takes no more media");
-                }
-                _ => {}
-            },
+            Ok(told)
+                if told["method"] == "transportClosed" || told["method"] == "producerClosed" =>
+            {
+                return anyhow::anyhow!("the server takes no more media");
+            }
+            Ok(_) => {}
             Err(error) => return error,
         }
     }

@@ -1,6 +1,8 @@
 //! What comes, goes and comes again: objects under the same id, peers under the same name, audio
 //! levels, statistics.
 
+use std::time::{Duration, Instant};
+
 use broth::{ConsumerEvent, Originator, ProducerEvent, TransportEvent};
 use serde_json::{Value, json};
 
@@ -133,6 +135,70 @@ async fn a_transport_takes_its_producers_along_and_leaves_its_consumers_waiting(
 }
 
 #[tokio::test]
+async fn the_client_closes_its_producer_without_an_echo() {
+    let house = House::new(123).await;
+    let (mut alice, mut bob) = (house.join("alice"), house.join("bob"));
+    alice.create_transport(1, "send").await;
+    let source = alice.produce(2, 1, vp8(1000)).await;
+    let consumer = bob.peer.get_consumer_for_source(&source).unwrap();
+    let mut events = source.events();
+    alice.told().await;
+    bob.told().await;
+    let members = json!({ "id": 2, "appData": { "why": 1 } });
+    alice.notify("closeProducer", members.clone()).await;
+    alice.notify("closeProducer", members).await;
+    let seen = pending(&mut events);
+    let [
+        ProducerEvent::Close {
+            originator,
+            app_data,
+        },
+    ] = &seen[..]
+    else {
+        panic!("{seen:?}");
+    };
+    let expected = (Originator::Remote, Some(json!({ "why": 1 })));
+    assert_eq!((*originator, app_data.clone()), expected);
+    assert!(alice.told().await.is_empty());
+    let told = json!({ "method": "consumerClosed", "id": consumer.id(), "peerName": "alice" });
+    assert_eq!(bob.told().await, [told]);
+    assert_eq!(house.counts().await, [1, 0, 0]);
+    house.server.close().await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_closes_while_it_is_being_enabled_stays_closed() {
+    let house = House::new(124).await;
+    let (alice, mut bob) = (house.join("alice"), house.join("bob"));
+    alice.create_transport(1, "send").await;
+    bob.create_transport(2, "recv").await;
+    for turns in 0..8 {
+        let source = alice.produce(3, 1, vp8(1000)).await;
+        let consumer = bob.peer.get_consumer_for_source(&source).unwrap();
+        let members = json!({ "id": consumer.id(), "transportId": 2 });
+        let close = async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            consumer.close();
+        };
+        let (answer, ()) = tokio::join!(bob.request("enableConsumer", members), close);
+        if let Err(error) = answer {
+            let text = error.to_string();
+            assert!(
+                ["Consumer closed", "Consumer not found"].contains(&text.as_str()),
+                "{text}"
+            );
+        }
+        bob.settle().await;
+        assert!(consumer.closed() && bob.peer.consumers().is_empty());
+        source.close(None);
+        assert_eq!(house.counts().await, [2, 0, 0]);
+    }
+    house.server.close().await;
+}
+
+#[tokio::test]
 async fn a_closed_consumer_leaves_its_producer_alone() {
     let house = House::new(63).await;
     let (alice, mut bob) = (house.join("alice"), house.join("bob"));
@@ -225,6 +291,7 @@ async fn audio_levels_are_measured_while_somebody_listens() {
     drop(other);
     let heard = soon("levels", levels.recv()).await;
     assert_eq!(heard, Some(vec![]));
+    let first = Instant::now();
     assert!(is_measured().await);
     drop(levels);
     // The next report finds nobody.
@@ -234,6 +301,8 @@ async fn audio_levels_are_measured_while_somebody_listens() {
         }
     };
     soon("the end of the reports", silent).await;
+    // Half a second, less what the first was late.
+    assert!(first.elapsed() > Duration::from_millis(250));
     let mut levels = house.room.audio_levels();
     assert!(is_measured().await);
     house.room.close(None);

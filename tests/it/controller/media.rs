@@ -5,11 +5,12 @@ use broth_bench::peer::{Endpoint, Peer};
 use broth_bench::rtp::vp8_packet;
 use broth_ipc::body::DtlsRole;
 use broth_worker::srtp::Profile;
+use broth_worker::wire::rtcp;
 use broth_worker::wire::rtp::RtpEmit;
 use serde_json::{Value, json};
 
 use super::support::{Client, House, LEVEL_EXT, opus, pending, simulcast, soon, vp8, wait_for};
-use crate::support::receive_rtp;
+use crate::support::{Packet, receive_rtp};
 
 #[tokio::test]
 async fn video_crosses_and_everybody_is_told_how_it_goes() {
@@ -130,6 +131,8 @@ async fn states_come_in_order_and_end_with_the_transport() {
     let ends = |event: &TransportEvent| matches!(event, TransportEvent::Close { .. });
     assert!(seen.last().is_some_and(ends), "{seen:?}");
     assert_eq!(transport.ice_state(), IceState::Closed);
+    assert_eq!(transport.dtls_state(), DtlsState::Closed);
+    assert_eq!(transport.ice_selected_tuple(), None);
     house.server.close().await;
 }
 
@@ -217,6 +220,38 @@ async fn the_loudest_producer_comes_first() {
     assert_eq!(heard, [(loud, -20), (quiet, -60)]);
     assert!(!silent.closed());
     house.server.close().await;
+}
+
+#[tokio::test]
+async fn a_key_frame_is_asked_for_when_the_application_wants_one() {
+    let house = House::new(109).await;
+    let (alice, bob) = (house.join("alice"), house.join("bob"));
+    let sender = connect_sender(&alice, 1).await;
+    let receiver = connect_receiver(&bob, 2).await;
+    let source = alice.produce(3, 1, vp8(1000)).await;
+    let consumer = bob.consume(&source, 2).await;
+    // It begins with a key frame, so none is asked for until then.
+    send_vp8(&sender, 1000, 0, true);
+    receive(receiver).await;
+    consumer.request_key_frame();
+    await_pli(sender).await;
+    house.server.close().await;
+}
+
+/// Waits for a request for a key frame, away from the runtime's threads.
+async fn await_pli(mut peer: Peer) -> Peer {
+    let receiving = move || {
+        let is_pli = |packet| match packet {
+            Packet::Rtcp(compound) => rtcp::packets(&compound)
+                .flatten()
+                .any(|packet| matches!(packet, rtcp::Packet::Pli { media: 1000, .. }))
+                .then_some(()),
+            Packet::Rtp(..) => None,
+        };
+        crate::support::receive(&mut peer, is_pli).expect("a request in time");
+        peer
+    };
+    tokio::task::spawn_blocking(receiving).await.unwrap()
 }
 
 /// Sends a packet of opus; `level` is how far below the loudest it is, in dB (RFC 6464).

@@ -1,10 +1,14 @@
 //! Scenarios of the controller's library: what an application and its clients see of it.
 
+mod api;
 mod bad_input;
 mod bad_messages;
 mod bad_values;
+mod closed;
 mod lifecycle;
 mod media;
+mod mirroring;
+mod order;
 mod original;
 mod pausing;
 mod peer_closing;

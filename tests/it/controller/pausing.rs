@@ -170,6 +170,47 @@ async fn a_producer_paused_by_both_sides_needs_both_to_resume() {
     house.server.close().await;
 }
 
+#[tokio::test]
+async fn data_of_a_pause_is_that_of_its_event() {
+    let house = House::new(128).await;
+    let pair = Pair::new(&house).await;
+    let (consumer, id) = (pair.consumer.clone(), pair.consumer.id());
+    let mut events = consumer.events();
+    pending(&mut events);
+    consumer.pause(Some(json!(1)));
+    let members = json!({ "id": id, "appData": 2 });
+    pair.bob.notify("pauseConsumer", members).await;
+    pair.source.pause(Some(json!(3)));
+    house.room.dump().await.unwrap();
+    consumer.resume(Some(json!(4)));
+    let members = json!({ "id": id, "appData": { "five": 5 } });
+    pair.bob.notify("resumeConsumer", members).await;
+    pair.source.resume(Some(json!(6)));
+    house.room.dump().await.unwrap();
+    let seen = pending(&mut events).into_iter().map(|event| match event {
+        ConsumerEvent::Pause {
+            originator,
+            app_data,
+        } => (true, originator, app_data),
+        ConsumerEvent::Resume {
+            originator,
+            app_data,
+        } => (false, originator, app_data),
+        other => panic!("{other:?}"),
+    });
+    let expected = [
+        (true, Originator::Local, Some(json!(1))),
+        (true, Originator::Remote, Some(json!(2))),
+        // Of its source it learns from the worker, which knows no data.
+        (true, Originator::Source, None),
+        (false, Originator::Local, Some(json!(4))),
+        (false, Originator::Remote, Some(json!({ "five": 5 }))),
+        (false, Originator::Source, None),
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+    house.server.close().await;
+}
+
 fn expected_event(step: Step) -> (&'static str, Originator) {
     match step {
         AppPauses => ("pause", Originator::Local),

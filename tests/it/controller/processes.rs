@@ -41,7 +41,7 @@ async fn a_worker_inherits_nothing_but_its_channel() {
     let environ = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     let mut names: Vec<_> = environ.split_terminator('\0').collect();
     names.retain(|line| !line.starts_with("RUST_BACKTRACE="));
-    assert_eq!(names, ["MEDIASOUP_CHANNEL_FD=3"]);
+    assert_eq!(names, ["BROTH_CONTROLLER=1", "MEDIASOUP_CHANNEL_FD=3"]);
     let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
     assert!(arguments.starts_with("broth-worker\0"), "{arguments}");
 
@@ -253,6 +253,32 @@ async fn a_worker_that_is_told_to_end_by_somebody_else_is_replaced() {
     })
     .await;
     server.close().await;
+}
+
+#[tokio::test]
+async fn a_worker_ends_in_order_at_an_interrupt_and_passes_over_other_signals() {
+    let house = House::new(129).await;
+    let pid = house.server.workers()[0].pid;
+    let ignored = [
+        Signal::SIGPIPE,
+        Signal::SIGHUP,
+        Signal::SIGALRM,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ];
+    for ignored in ignored {
+        signal(pid, ignored);
+        assert_eq!(house.counts().await, [0, 0, 0], "{ignored}");
+    }
+    assert_eq!(house.server.workers()[0].pid, pid);
+    let mut events = house.server.events();
+    signal(pid, Signal::SIGINT);
+    let reason = wait_for(&mut events, "the worker's death", |event| match event {
+        ServerEvent::WorkerDied { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert_eq!(reason.await, "exit status 0");
+    house.server.close().await;
 }
 
 #[tokio::test]

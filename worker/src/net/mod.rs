@@ -1,7 +1,10 @@
-//! The shell's sockets: batches of datagrams in and out, ICE-TCP connections.
+//! The shell's sockets: batches of datagrams in and out, ICE-TCP connections, and the
+//! ports of a worker that is handed none.
 //!
 //! Together with `event_loop` the only code that sees a descriptor.
 
+pub mod binder;
+pub mod host;
 pub mod send_queue;
 pub mod sockets;
 pub mod sys;

@@ -13,8 +13,10 @@ use slab::Slab;
 use super::send_queue::SendQueue;
 use super::tcp_frame::{TcpDeframer, TcpFrameError, write_frame};
 
-/// Connections one listener may have open.
+/// Connections the listener of a router may have open.
 const CONNECTIONS_MAX: usize = 512;
+/// Connections the listener of one transport may have open (`spec: media.md` §1).
+const TRANSPORT_CONNECTIONS_MAX: usize = 10;
 /// Bytes that may wait for a slow TCP peer; packets above are dropped.
 const TCP_QUEUE_BYTES_MAX: usize = 512 * 1024;
 /// Bytes read from a TCP connection at once.
@@ -30,11 +32,20 @@ pub struct Path {
     pub remote: SocketAddr,
 }
 
+/// Whose a socket is, by keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The router.
+    pub router: usize,
+    /// The transport of the router, if it does not share the socket with others.
+    pub transport: Option<usize>,
+}
+
 /// A socket with what it needs.
 pub enum Socket {
-    /// A UDP socket of a router.
+    /// A UDP socket.
     Udp(UdpSocket),
-    /// A TCP listener of a router, with the number of its open connections.
+    /// A TCP listener, with the number of its open connections.
     Listener(TcpListener, usize),
     /// An accepted connection.
     Connection(Box<Connection>),
@@ -48,10 +59,10 @@ pub struct Connection {
     unsent: Vec<u8>,
 }
 
-/// A socket and the router it belongs to.
+/// A socket and whose it is.
 struct Entry {
     socket: Socket,
-    router: usize,
+    owner: Owner,
     local: SocketAddr,
 }
 
@@ -85,7 +96,7 @@ impl Sockets {
     ///
     /// # Errors
     /// The descriptor is not what it is said to be, or cannot be registered.
-    pub fn add(&mut self, protocol: Protocol, fd: OwnedFd, router: usize) -> io::Result<u32> {
+    pub fn add(&mut self, protocol: Protocol, fd: OwnedFd, owner: Owner) -> io::Result<u32> {
         let (socket, local) = match protocol {
             Protocol::Udp => {
                 let socket = UdpSocket::from(fd);
@@ -102,13 +113,29 @@ impl Sockets {
                 (Socket::Listener(listener, 0), local)
             }
         };
-        self.insert(socket, router, local)
+        self.insert(socket, owner, local)
     }
 
-    fn insert(&mut self, socket: Socket, router: usize, local: SocketAddr) -> io::Result<u32> {
+    /// Takes over a bound UDP socket that only sends: what arrives on it is never read.
+    ///
+    /// # Errors
+    /// The descriptor is no such socket.
+    pub fn add_send_only(&mut self, fd: OwnedFd, owner: Owner) -> io::Result<u32> {
+        let socket = UdpSocket::from(fd);
+        socket.set_nonblocking(true)?;
+        let local = socket.local_addr()?;
+        let key = self.entries.insert(Entry {
+            socket: Socket::Udp(socket),
+            owner,
+            local,
+        });
+        Ok(key as u32)
+    }
+
+    fn insert(&mut self, socket: Socket, owner: Owner, local: SocketAddr) -> io::Result<u32> {
         let key = self.entries.insert(Entry {
             socket,
-            router,
+            owner,
             local,
         });
         let event = EpollEvent::new(EpollFlags::EPOLLIN, key as u64);
@@ -119,14 +146,12 @@ impl Sockets {
         Ok(key as u32)
     }
 
-    /// Closes a socket or connection.
-    pub fn remove(&mut self, key: u32) {
-        let Some(entry) = self.entries.try_remove(key as usize) else {
-            return;
-        };
+    /// Closes a socket or connection. A socket's address is returned.
+    pub fn remove(&mut self, key: u32) -> Option<(Protocol, SocketAddr)> {
+        let entry = self.entries.try_remove(key as usize)?;
         // Closing the last descriptor would do, but the controller holds another one.
         let _ = self.epoll.delete(entry.socket.as_fd());
-        if let Socket::Connection(connection) = entry.socket
+        if let Socket::Connection(connection) = &entry.socket
             && let Some(Entry {
                 socket: Socket::Listener(_, open),
                 ..
@@ -134,24 +159,37 @@ impl Sockets {
         {
             *open -= 1;
         }
+        match entry.socket {
+            Socket::Udp(_) => Some((Protocol::Udp, entry.local)),
+            Socket::Listener(..) => Some((Protocol::Tcp, entry.local)),
+            Socket::Connection(_) => None,
+        }
+    }
+
+    /// The keys of everything whose owner is among the wanted.
+    pub fn keys_of(&self, is_wanted: impl Fn(Owner) -> bool) -> Vec<u32> {
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|(key, entry)| is_wanted(entry.owner).then_some(key as u32))
+            .collect()
     }
 
     /// Closes everything a router has.
     pub fn remove_router(&mut self, router: usize) {
-        let keys: Vec<u32> = self
-            .entries
-            .iter()
-            .filter_map(|(key, entry)| (entry.router == router).then_some(key as u32))
-            .collect();
-        for key in keys {
+        for key in self.keys_of(|owner| owner.router == router) {
             self.remove(key);
         }
     }
 
-    /// The socket of a key, the router it belongs to and its local address.
-    pub fn get_mut(&mut self, key: u32) -> Option<(&mut Socket, usize, SocketAddr)> {
+    /// The socket of a key, and the router it belongs to.
+    pub fn get_mut(&mut self, key: u32) -> Option<(&mut Socket, usize)> {
         let entry = self.entries.get_mut(key as usize)?;
-        Some((&mut entry.socket, entry.router, entry.local))
+        Some((&mut entry.socket, entry.owner.router))
+    }
+
+    /// The transport that has a socket or connection for itself.
+    pub fn transport_of(&self, key: u32) -> Option<usize> {
+        self.entries.get(key as usize)?.owner.transport
     }
 
     /// The local address and protocol of a socket.
@@ -172,7 +210,11 @@ impl Sockets {
         let Some(entry) = self.entries.get_mut(listener as usize) else {
             return Ok(None);
         };
-        let (router, local) = (entry.router, entry.local);
+        let (owner, local) = (entry.owner, entry.local);
+        let connections_max = match owner.transport {
+            Some(_) => TRANSPORT_CONNECTIONS_MAX,
+            None => CONNECTIONS_MAX,
+        };
         let Socket::Listener(socket, open) = &mut entry.socket else {
             return Ok(None);
         };
@@ -181,7 +223,7 @@ impl Sockets {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
-        if *open == CONNECTIONS_MAX {
+        if *open == connections_max {
             return Err(io::Error::other("too many TCP connections"));
         }
         stream.set_nonblocking(true)?;
@@ -193,7 +235,7 @@ impl Sockets {
             deframer: TcpDeframer::new(),
             unsent: Vec::new(),
         };
-        self.insert(Socket::Connection(Box::new(connection)), router, local)
+        self.insert(Socket::Connection(Box::new(connection)), owner, local)
             .map(Some)
     }
 
@@ -244,7 +286,7 @@ impl Sockets {
 
     /// Sends what a TCP peer had no room for.
     pub fn handle_writable(&mut self, key: u32) {
-        let Some((Socket::Connection(connection), ..)) = self.get_mut(key) else {
+        let Some((Socket::Connection(connection), _)) = self.get_mut(key) else {
             return;
         };
         let is_done = connection.flush().is_err() || connection.unsent.is_empty();

@@ -1,6 +1,6 @@
 //! `recvmmsg` and `sendmmsg` with UDP generic segmentation offload.
 //!
-//! The one place of the worker with `unsafe`: the two system calls take arrays of headers
+//! The one place of the worker with `unsafe`: these two system calls take arrays of headers
 //! that point at each other. All pointers are set right before the call, from slices that
 //! outlive it.
 
@@ -136,6 +136,20 @@ pub fn adopt_stream(fd: RawFd) -> Option<UnixStream> {
         .is_ok_and(|kind| kind == nix::sys::socket::SockType::Stream)
         // SAFETY: the descriptor is open, and whoever started us gave it to us alone.
         .then(|| unsafe { UnixStream::from_raw_fd(fd) })
+}
+
+/// How much of what was sent through a stream socket of this host the other end has not read.
+///
+/// # Errors
+/// The socket is none.
+pub fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the kernel writes one `int` to where it is told to.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 /// One message to send: adjacent slices to one destination.
@@ -291,6 +305,19 @@ mod tests {
     use nix::sys::socket::sockopt::UdpGroSegment;
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn what_the_other_end_has_not_read_is_counted_until_it_has() {
+        use std::io::{Read, Write};
+        let (mut a, mut b) = UnixStream::pair().unwrap();
+        assert_eq!(unread_bytes(a.as_fd()).unwrap(), 0);
+        a.write_all(&[7; 100]).unwrap();
+        assert!(unread_bytes(a.as_fd()).unwrap() >= 100);
+        b.read_exact(&mut [0; 60]).unwrap();
+        assert!(unread_bytes(a.as_fd()).unwrap() >= 40);
+        b.read_exact(&mut [0; 40]).unwrap();
+        assert_eq!(unread_bytes(a.as_fd()).unwrap(), 0);
+    }
 
     #[test]
     fn a_segmented_message_arrives_as_its_slices() {

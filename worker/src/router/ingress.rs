@@ -8,25 +8,30 @@ use crate::drop_reason::DropReason;
 use crate::dtls::DtlsEvent;
 use crate::ice::IceEvent;
 use crate::io::Io;
+use crate::log::Tag;
 use crate::net::sockets::Path;
 use crate::srtp::SrtpError;
-use crate::transport::{Link, Srtp, tuple};
+use crate::transport::{Copied, Link, Srtp, tuple};
 use crate::wire::rtp::{self, RtpHeader};
 use crate::wire::stun;
 
 impl Router {
     /// Takes one datagram, or one frame of an ICE-TCP connection.
     pub fn handle_datagram(&mut self, io: &mut Io, path: Path, datagram: &mut [u8]) {
-        let result = if let Some(&key) = self.by_socket.get(&path.socket) {
-            self.handle_plain(io, key, datagram)
-        } else if stun::is_stun(datagram) {
-            self.handle_stun(io, path, datagram)
-        } else {
-            self.handle_from_known(io, path, datagram)
+        let owner = io.sockets.transport_of(path.socket);
+        let result = match owner {
+            Some(key) if self.is_plain(key) => self.handle_plain(io, key, datagram),
+            _ if stun::is_stun(datagram) => self.handle_stun(io, path, owner, datagram),
+            _ => self.handle_from_known(io, path, datagram),
         };
         if let Err(reason) = result {
             io.drop(reason);
         }
+    }
+
+    fn is_plain(&self, key: usize) -> bool {
+        let transport = self.transports.get(key);
+        transport.is_some_and(|transport| matches!(transport.link, Link::Plain(_)))
     }
 
     /// On the socket of a plain transport everything is its own, whoever sent it.
@@ -47,10 +52,18 @@ impl Router {
         Err(DropReason::UnknownProtocol)
     }
 
-    fn handle_stun(&mut self, io: &mut Io, path: Path, datagram: &[u8]) -> Result<(), DropReason> {
+    /// A transport that has the socket for itself shares it with no other.
+    fn handle_stun(
+        &mut self,
+        io: &mut Io,
+        path: Path,
+        owner: Option<usize>,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
         let by_ufrag = stun::ufrag_of(datagram).and_then(|ufrag| self.by_ufrag.get(ufrag));
         let key = *by_ufrag
             .or_else(|| self.by_path.get(&path))
+            .filter(|key| owner.is_none_or(|owner| owner == **key))
             .ok_or(DropReason::Stun)?;
         let webrtc = self.transports[key].webrtc_mut();
         let webrtc = webrtc.map_err(|_| DropReason::Stun)?;
@@ -100,10 +113,15 @@ impl Router {
         key: usize,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
-        let webrtc = self.transports[key].webrtc_mut().ok();
+        let transport = &mut self.transports[key];
+        let mirror = transport.mirror_path(Copied::ReceivedRtcp);
+        let webrtc = transport.webrtc_mut().ok();
         let srtp = webrtc.and_then(|webrtc| webrtc.srtp.as_mut());
         let inbound = &mut srtp.ok_or(DropReason::NoKeys)?.inbound;
         let len = inbound.unprotect_rtcp(datagram).map_err(drop_reason)?;
+        if let Some(mirror) = mirror {
+            io.sockets.send(mirror, &datagram[..len]);
+        }
         self.handle_rtcp(io, key, &datagram[..len]);
         Ok(())
     }
@@ -115,7 +133,9 @@ impl Router {
         path: Path,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
-        let webrtc = self.transports[key].webrtc_mut();
+        let transport = &mut self.transports[key];
+        let mirror = transport.mirror_path(Copied::ReceivedRtp);
+        let webrtc = transport.webrtc_mut();
         let webrtc = webrtc.map_err(|_| DropReason::NoKeys)?;
         let inbound = &mut webrtc.srtp.as_mut().ok_or(DropReason::NoKeys)?.inbound;
         let header_len = rtp::header_len(datagram).map_err(|_| DropReason::Rtp)?;
@@ -124,6 +144,9 @@ impl Router {
             .map_err(drop_reason)?;
         if webrtc.ice.selected() != Some(path) {
             webrtc.ice.handle_media(path);
+        }
+        if let Some(mirror) = mirror {
+            io.sockets.send(mirror, &datagram[..len]);
         }
         self.handle_rtp(io, key, &mut datagram[..len])
     }
@@ -213,6 +236,10 @@ impl Router {
                 }
             }
             IceEvent::State(ice_state) => {
+                io.log
+                    .debug(Tag::Ice, "RTC::WebRtcTransport::OnIceState", || {
+                        format!("ICE state {ice_state:?} [transportId:{id}]")
+                    });
                 io.note_transport(self.id, id, Event::IceStateChange { ice_state });
                 if let Ok(webrtc) = self.transports[key].webrtc_mut() {
                     webrtc.start_dtls(io.now);
@@ -236,6 +263,10 @@ impl Router {
         if matches!(dtls_state, DtlsState::Closed | DtlsState::Failed) {
             webrtc.srtp = None;
         }
+        io.log
+            .debug(Tag::Dtls, "RTC::WebRtcTransport::OnDtlsState", || {
+                format!("DTLS state {dtls_state:?} [transportId:{id}]")
+            });
         let event = Event::DtlsStateChange {
             dtls_state,
             dtls_remote_cert,

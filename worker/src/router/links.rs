@@ -3,17 +3,18 @@
 use std::os::fd::OwnedFd;
 
 use broth_ipc::body::{
-    DtlsParameters, DtlsRole, IceParameters, PlainRtpTransportOptions, RemoteParameters,
-    WebRtcTransportOptions,
+    DtlsParameters, DtlsRole, IceCredentials, IceParameters, PlainRtpTransportOptions,
+    RemoteParameters, StartMirroring, WebRtcTransportOptions,
 };
-use broth_ipc::{ErrorCode, Event, Ids, Rejection, TransportId};
+use broth_ipc::{Event, Ids, Rejection};
 use serde_json::Value;
 
-use super::Router;
+use super::subjects::transport_id;
+use super::{Router, own_sockets};
 use crate::ice::Credentials;
 use crate::io::Io;
-use crate::net::sockets::Path;
-use crate::transport::{Link, Plain, Transport};
+use crate::net::sockets::{Owner, Path};
+use crate::transport::{Link, Mirror, Transport};
 
 /// The least bitrate a peer can be limited to (`spec: channel.md` §6.4).
 const BITRATE_MIN: u32 = 10_000;
@@ -26,50 +27,46 @@ impl Router {
         ids: &Ids,
         options: &WebRtcTransportOptions,
     ) -> Result<Value, Rejection> {
-        let id = self.new_transport_id(ids)?;
-        let mut transport = Transport::webrtc(io, id, options, &self.sockets)?;
+        let id = transport_id(ids)?;
+        let owner = self.owner(self.transports.vacant_key());
+        let created = if self.opens_ports() {
+            let sockets = own_sockets::open_candidates(io, options, owner);
+            Transport::webrtc(io, id, options, &sockets)
+        } else {
+            Transport::webrtc(io, id, options, &self.sockets)
+        };
+        let mut transport = created.inspect_err(|_| close_sockets(io, owner))?;
         let ufrag = transport.webrtc_mut()?.ice.credentials().ufrag.clone();
         let (key, dump) = self.insert_transport(io, transport);
         self.by_ufrag.insert(ufrag, key);
         Ok(dump)
     }
 
-    /// Creates a plain RTP transport on the one socket that came with the request.
+    /// Creates a plain RTP transport on the socket that came with the request, or on its own.
     pub fn create_plain_transport(
         &mut self,
         io: &mut Io,
         ids: &Ids,
         options: &PlainRtpTransportOptions,
-        mut fds: Vec<OwnedFd>,
+        fds: Vec<OwnedFd>,
     ) -> Result<Value, Rejection> {
-        let id = self.new_transport_id(ids)?;
-        let (Some(socket), Some(fd), true) = (&options.socket, fds.pop(), fds.is_empty()) else {
-            let reason = "a plain RTP transport needs one socket, bound by the controller, \
-                          and its description";
-            return Err(Rejection::new(ErrorCode::Unavailable, reason));
-        };
-        let remote = Plain::check(options, socket)?;
-        let added = io.sockets.add(socket.protocol, fd, self.key);
-        let socket_key = added.map_err(|error| {
-            let reason = format!("socket {}:{}: {error}", socket.ip, socket.port);
-            Rejection::new(ErrorCode::Unavailable, reason)
-        })?;
-        let plain = Plain::new(socket.clone(), socket_key, remote);
-        let (key, dump) = self.insert_transport(io, Transport::new(io, id, Link::Plain(plain)));
-        self.by_socket.insert(socket_key, key);
+        let id = transport_id(ids)?;
+        let owner = self.owner(self.transports.vacant_key());
+        let plain = own_sockets::open_plain(io, options, fds, self.opens_ports(), owner)?;
+        let (_, dump) = self.insert_transport(io, Transport::new(io, id, Link::Plain(plain)));
         Ok(dump)
     }
 
-    fn new_transport_id(&self, ids: &Ids) -> Result<TransportId, Rejection> {
-        let id = ids
-            .transport_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.transportId"))?;
-        if self.transport_keys.contains_key(&id) {
-            return Err(Rejection::exists(
-                "a Transport with same transportId already exists",
-            ));
+    /// Whoever was handed no sockets opens ports for each transport.
+    fn opens_ports(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    fn owner(&self, transport: usize) -> Owner {
+        Owner {
+            router: self.key,
+            transport: Some(transport),
         }
-        Ok(id)
     }
 
     fn insert_transport(&mut self, io: &Io, transport: Transport) -> (usize, Value) {
@@ -114,14 +111,22 @@ impl Router {
     }
 
     /// Gives a transport new ICE credentials.
-    pub fn change_credentials(&mut self, ids: &Ids) -> Result<IceParameters, Rejection> {
+    pub fn change_credentials(&mut self, ids: &Ids) -> Result<IceCredentials, Rejection> {
         let key = self.transport_key(ids)?;
         let webrtc = self.transports[key].webrtc_mut()?;
         self.by_ufrag.remove(&webrtc.ice.credentials().ufrag);
         webrtc.ice.restart(Credentials::from_random(&Io::random()));
         let ufrag = webrtc.ice.credentials().ufrag.clone();
         self.by_ufrag.insert(ufrag, key);
-        Ok(webrtc.ice_parameters())
+        let IceParameters {
+            username_fragment,
+            password,
+            ..
+        } = webrtc.ice_parameters();
+        Ok(IceCredentials {
+            username_fragment,
+            password,
+        })
     }
 
     /// Limits what the peer of a transport is told to send; 0 removes the limit.
@@ -141,9 +146,43 @@ impl Router {
         Ok(())
     }
 
+    /// Starts to copy a transport's clear packets.
+    pub fn start_mirroring(
+        &mut self,
+        io: &mut Io,
+        ids: &Ids,
+        request: &StartMirroring,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Rejection> {
+        let key = self.transport_key(ids)?;
+        let (owner, may_open) = (self.owner(key), self.opens_ports());
+        let transport = &mut self.transports[key];
+        transport.webrtc_mut()?;
+        if transport.mirror.is_some() {
+            return Err(Rejection::state("Transport is already mirroring"));
+        }
+        let (socket, remote) = own_sockets::open_mirror(io, request, fds, may_open, owner)?;
+        transport.mirror = Some(Mirror::new(socket, remote, request));
+        Ok(())
+    }
+
+    /// Stops to copy; nothing happens if nothing is copied.
+    pub fn stop_mirroring(&mut self, io: &mut Io, ids: &Ids) -> Result<(), Rejection> {
+        let key = self.transport_key(ids)?;
+        if let Some(mirror) = self.transports[key].mirror.take() {
+            own_sockets::close(io, &[mirror.key()]);
+        }
+        Ok(())
+    }
+
     /// Closes a transport and its producers; consumers on it are only disabled.
     pub fn close_transport(&mut self, io: &mut Io, ids: &Ids) -> Result<(), Rejection> {
         let key = self.transport_key(ids)?;
+        self.remove_transport(io, key);
+        Ok(())
+    }
+
+    pub(super) fn remove_transport(&mut self, io: &mut Io, key: usize) {
         for producer in self.transports[key].producers.clone() {
             self.remove_producer(io, producer);
         }
@@ -156,18 +195,12 @@ impl Router {
         self.drain(io, key);
         let transport = self.transports.remove(key);
         self.transport_keys.remove(&transport.id);
-        match &transport.link {
-            Link::WebRtc(webrtc) => {
-                self.by_ufrag.remove(&webrtc.ice.credentials().ufrag);
-                self.by_path.retain(|_, owner| *owner != key);
-            }
-            Link::Plain(plain) => {
-                self.by_socket.remove(&plain.key());
-                io.sockets.remove(plain.key());
-            }
+        if let Link::WebRtc(webrtc) = &transport.link {
+            self.by_ufrag.remove(&webrtc.ice.credentials().ufrag);
+            self.by_path.retain(|_, owner| *owner != key);
         }
+        close_sockets(io, self.owner(key));
         io.note_transport(self.id, transport.id, Event::Close);
-        Ok(())
     }
 
     /// Forgets a path whose connection is closed.
@@ -179,4 +212,10 @@ impl Router {
             self.drain(io, key);
         }
     }
+}
+
+/// Closes what a transport has for itself.
+fn close_sockets(io: &mut Io, owner: Owner) {
+    let keys = io.sockets.keys_of(|other| other == owner);
+    own_sockets::close(io, &keys);
 }

@@ -2,21 +2,24 @@
 //!
 //! Owns its transports, producers and consumers in slabs and knows how they hang together.
 //! `ingress` takes datagrams in, `egress` fans packets out, `rtcp` talks about them,
-//! `timers` wakes what waits, `links` and `objects` create and close. Nothing here looks
-//! into a descriptor: packets leave through [`Io`].
+//! `timers` wakes what waits, `subjects` finds what a request is about, `links` and `objects`
+//! create and close, `own_sockets` has those of single transports. Nothing here looks into a
+//! descriptor: packets leave through [`Io`].
 
 mod egress;
 mod ingress;
 mod links;
 mod objects;
+mod own_sockets;
 mod rtcp;
+mod subjects;
 mod timers;
 
 use std::collections::HashMap;
 use std::time::Instant;
 
 use broth_ipc::body::{RouterDump, RouterSocket, RtpStreamStats, TransportStats};
-use broth_ipc::{ConsumerId, Ids, ProducerId, Rejection, RouterId, TransportId};
+use broth_ipc::{ConsumerId, Ids, ProducerId, Rejection, RouterId, Scope, TransportId};
 use serde_json::Value;
 use slab::Slab;
 
@@ -42,8 +45,6 @@ pub struct Router {
     by_ufrag: HashMap<String, usize>,
     /// Transports by authenticated path.
     by_path: HashMap<Path, usize>,
-    /// Plain transports by their socket.
-    by_socket: HashMap<u32, usize>,
     /// Producers with packets to fan out in this turn.
     dirty_producers: Vec<usize>,
     /// Transports whose timers may have changed in this turn.
@@ -66,7 +67,6 @@ impl Router {
             consumer_keys: HashMap::new(),
             by_ufrag: HashMap::new(),
             by_path: HashMap::new(),
-            by_socket: HashMap::new(),
             dirty_producers: Vec::new(),
             touched: Vec::new(),
             audio_levels_at: None,
@@ -82,28 +82,21 @@ impl Router {
         )
     }
 
-    fn transport_key(&self, ids: &Ids) -> Result<usize, Rejection> {
-        let id = ids
-            .transport_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.transportId"))?;
-        let key = self.transport_keys.get(&id).copied();
-        key.ok_or_else(|| Rejection::not_found("Transport not found"))
-    }
-
-    fn producer_key(&self, ids: &Ids) -> Result<usize, Rejection> {
-        let id = ids
-            .producer_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.producerId"))?;
-        let key = self.producer_keys.get(&id).copied();
-        key.ok_or_else(|| Rejection::not_found("Producer not found"))
-    }
-
-    fn consumer_key(&self, ids: &Ids) -> Result<usize, Rejection> {
-        let id = ids
-            .consumer_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.consumerId"))?;
-        let key = self.consumer_keys.get(&id).copied();
-        key.ok_or_else(|| Rejection::not_found("Consumer not found"))
+    /// The kinds of this router's objects that get notifications under an id.
+    pub fn scopes_of(&self, target_id: u32) -> impl Iterator<Item = Scope> {
+        let transport = TransportId(target_id);
+        let consumer = ConsumerId(target_id);
+        [
+            (self.id.0 == target_id).then_some(Scope::Router),
+            self.transport_keys
+                .contains_key(&transport)
+                .then_some(Scope::Transport),
+            self.consumer_keys
+                .contains_key(&consumer)
+                .then_some(Scope::Consumer),
+        ]
+        .into_iter()
+        .flatten()
     }
 
     /// Everything in the router.

@@ -1,10 +1,11 @@
 //! Creating and closing producers and consumers, and changing them.
 
 use broth_ipc::body::{CreateConsumer, CreateProducer, EnableConsumer};
-use broth_ipc::rtp::Profile;
+use broth_ipc::rtp::{Profile, RtpEncodingParameters};
 use broth_ipc::{Event, Ids, Rejection};
 
 use super::Router;
+use super::subjects::{consumer_id, producer_id};
 use crate::consumer::Consumer;
 use crate::io::Io;
 use crate::producer::Producer;
@@ -12,16 +13,9 @@ use crate::producer::Producer;
 impl Router {
     /// Creates a producer on a transport.
     pub fn create_producer(&mut self, ids: &Ids, request: CreateProducer) -> Result<(), Rejection> {
-        let id = ids
-            .producer_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.producerId"))?;
+        let id = producer_id(ids)?;
         let transport_key = self.transport_key(ids)?;
-        if self.producer_keys.contains_key(&id) {
-            return Err(Rejection::exists(
-                "a Producer with same producerId already exists",
-            ));
-        }
-        let producer = Producer::new(id, transport_key, request)?;
+        let producer = Producer::new(id, transport_key, request);
         let entry = self.producers.vacant_entry();
         let key = entry.key();
         let transport = &mut self.transports[transport_key];
@@ -39,15 +33,8 @@ impl Router {
         ids: &Ids,
         request: CreateConsumer,
     ) -> Result<(), Rejection> {
-        let id = ids
-            .consumer_id
-            .ok_or_else(|| Rejection::invalid("Request has not numeric internal.consumerId"))?;
+        let id = consumer_id(ids)?;
         let producer_key = self.producer_key(ids)?;
-        if self.consumer_keys.contains_key(&id) {
-            return Err(Rejection::exists(
-                "a Consumer with same consumerId already exists",
-            ));
-        }
         let producer = &mut self.producers[producer_key];
         if producer.kind != request.kind {
             return Err(Rejection::invalid("not matching kind"));
@@ -78,12 +65,9 @@ impl Router {
         }
         let transport = &mut self.transports[transport_key];
         // One SRTP key seals all consumers of a transport: an SSRC must never be used by two.
-        let taken = request
-            .rtp_parameters
-            .encodings
-            .iter()
-            .flat_map(|encoding| [encoding.ssrc, encoding.rtx.and_then(|rtx| rtx.ssrc)])
-            .flatten()
+        let encodings = request.rtp_parameters.encodings.iter();
+        let taken = encodings
+            .flat_map(RtpEncodingParameters::ssrcs)
             .find(|ssrc| transport.consumer_by_ssrc.contains_key(ssrc));
         if let Some(ssrc) = taken {
             return Err(Rejection::exists(format!(
@@ -157,7 +141,7 @@ impl Router {
         profile: Profile,
     ) -> Result<(), Rejection> {
         let key = self.producer_key(ids)?;
-        self.producers[key].preferred = wish(profile)?;
+        self.producers[key].preferred = profile;
         self.choose_all(io, key);
         Ok(())
     }
@@ -170,7 +154,7 @@ impl Router {
         profile: Profile,
     ) -> Result<(), Rejection> {
         let key = self.consumer_key(ids)?;
-        self.consumers[key].preferred = wish(profile)?;
+        self.consumers[key].preferred = profile;
         self.choose(io, key);
         Ok(())
     }
@@ -203,13 +187,15 @@ impl Router {
         Ok(())
     }
 
-    /// Closes everything; the sockets are the caller's.
+    /// Closes everything, consumers before transports; the shared sockets are the caller's.
     pub fn close(&mut self, io: &mut Io) {
-        let transports: Vec<_> = self.transport_keys.keys().copied().collect();
-        for id in transports {
-            let ids = Ids::router(self.id).transport(id);
-            let closed = self.close_transport(io, &ids);
-            debug_assert!(closed.is_ok(), "the id was just read from the table");
+        let producers: Vec<_> = self.producers.iter().map(|(key, _)| key).collect();
+        for key in producers {
+            self.remove_producer(io, key);
+        }
+        let transports: Vec<_> = self.transports.iter().map(|(key, _)| key).collect();
+        for key in transports {
+            self.remove_transport(io, key);
         }
     }
 
@@ -243,13 +229,5 @@ impl Router {
     /// Key of the router in its worker.
     pub fn key(&self) -> usize {
         self.key
-    }
-}
-
-/// A layer that can be wished for.
-fn wish(profile: Profile) -> Result<Profile, Rejection> {
-    match profile {
-        Profile::None => Err(Rejection::invalid("invalid profile")),
-        wish => Ok(wish),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use broth_ipc::body::RtpListenerDump;
-use broth_ipc::rtp::RtpParameters;
+use broth_ipc::rtp::{RtpEncodingParameters, RtpParameters};
 use broth_ipc::{ProducerId, Rejection};
 
 use crate::producer::extension_id;
@@ -39,8 +39,7 @@ impl Listener {
         let ssrcs: Vec<u32> = parameters
             .encodings
             .iter()
-            .flat_map(|encoding| [encoding.ssrc, encoding.rtx.and_then(|rtx| rtx.ssrc)])
-            .flatten()
+            .flat_map(RtpEncodingParameters::ssrcs)
             .collect();
         let rids: Vec<&String> = parameters
             .encodings
@@ -117,7 +116,6 @@ impl Listener {
             ("absSendTime", self.abs_send_ext),
             ("mid", self.mid_ext),
             ("rid", self.rid_ext),
-            ("transportWideCc", self.twcc_ext),
         ]
         .into_iter()
         .filter_map(|(name, id)| Some((name.to_owned(), id?)))

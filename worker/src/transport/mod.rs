@@ -2,6 +2,7 @@
 //! packet belongs to. `webrtc` and `plain` are the two ways, `listener` is the tables.
 
 mod listener;
+mod mirror;
 mod plain;
 mod webrtc;
 
@@ -22,7 +23,8 @@ use crate::stream::Arrivals;
 use crate::wire::rtcp::emit_transport_feedback;
 
 pub use listener::Listener;
-pub use plain::Plain;
+pub use mirror::{Copied, Mirror};
+pub use plain::{Plain, remote_address};
 pub use webrtc::{Srtp, WebRtc};
 
 /// Between two RTCP reports; each interval varies around it (RFC 3550 §6.2).
@@ -54,6 +56,8 @@ pub struct Transport {
     pub reference_time: Option<(u32, u32, Instant)>,
     /// Arrivals to be reported to the peer's bandwidth estimator.
     pub arrivals: Arrivals,
+    /// Where copies of clear packets go.
+    pub mirror: Option<Mirror>,
     /// Bytes received and sent on it.
     pub bytes_received: u64,
     /// Bytes sent on it.
@@ -69,7 +73,7 @@ pub enum Link {
 }
 
 impl Transport {
-    /// Creates a WebRTC transport that waits for connectivity checks on the router's sockets.
+    /// Creates a WebRTC transport that waits for connectivity checks on sockets.
     ///
     /// # Errors
     /// No socket fits the options, or OpenSSL fails.
@@ -98,6 +102,7 @@ impl Transport {
             remote_bandwidth: SendBandwidth::default(),
             reference_time: None,
             arrivals: Arrivals::default(),
+            mirror: None,
             bytes_received: 0,
             bytes_sent: 0,
         }
@@ -127,10 +132,17 @@ impl Transport {
 
     /// Where and how to send media; `None` until connected.
     pub fn way(&self) -> Option<Way<'_>> {
-        match &self.link {
+        let way = match &self.link {
             Link::WebRtc(webrtc) => webrtc.way(),
             Link::Plain(plain) => plain.way(),
-        }
+        };
+        let mirror = self.mirror_path(Copied::SentRtp);
+        way.map(|way| Way { mirror, ..way })
+    }
+
+    /// Where a copy of a packet goes; `None` if none is wanted.
+    pub fn mirror_path(&self, copied: Copied) -> Option<Path> {
+        self.mirror.as_ref()?.path(copied)
     }
 
     /// Tells the peer when its packets arrived.
@@ -148,11 +160,17 @@ impl Transport {
 
     /// Seals and queues a compound RTCP packet, which is emptied.
     pub fn send_rtcp(&mut self, io: &mut Io, packet: &mut Vec<u8>) {
+        let mirror = self.mirror_path(Copied::SentRtcp);
         let path = match &mut self.link {
             _ if packet.is_empty() => None,
             Link::WebRtc(webrtc) => webrtc.ice.selected().filter(|_| {
-                let srtp = webrtc.srtp.as_mut();
-                srtp.is_some_and(|srtp| srtp.protect_rtcp(packet).is_ok())
+                let Some(srtp) = &mut webrtc.srtp else {
+                    return false;
+                };
+                if let Some(mirror) = mirror {
+                    io.sockets.send(mirror, packet);
+                }
+                srtp.protect_rtcp(packet).is_ok()
             }),
             Link::Plain(plain) => plain.path(),
         };
@@ -230,6 +248,8 @@ impl Transport {
             return None;
         };
         let selected = webrtc.ice.selected();
+        // REMB leaves only with a limit, and names what it limits.
+        let is_told = self.bitrate_max > 0 && !ssrcs.is_empty();
         Some(TransportStats {
             kind: "transport".into(),
             timestamp: io.now_ms(),
@@ -241,8 +261,12 @@ impl Transport {
             ice_connection_state: webrtc.ice.state(),
             local_available_send_bw: SendBandwidth {
                 max_bitrate: Some(self.bitrate_max),
-                bitrate: u64::from(self.bitrate_max),
-                ssrcs,
+                bitrate: if is_told {
+                    u64::from(self.bitrate_max)
+                } else {
+                    0
+                },
+                ssrcs: if is_told { ssrcs } else { Vec::new() },
             },
             remote_available_send_bw: self.remote_bandwidth.clone(),
         })

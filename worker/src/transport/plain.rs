@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use broth_ipc::Rejection;
-use broth_ipc::body::{PlainRtpTransportOptions, Protocol, RouterSocket};
+use broth_ipc::body::RouterSocket;
 
 use crate::consumer::Way;
 use crate::net::sockets::Path;
@@ -19,28 +19,6 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// Checks what a transport is to be made of, and returns its peer if it is told already.
-    ///
-    /// # Errors
-    /// The socket is no UDP socket, or the remote address is unusable on it.
-    pub fn check(
-        options: &PlainRtpTransportOptions,
-        socket: &RouterSocket,
-    ) -> Result<Option<SocketAddr>, Rejection> {
-        if socket.protocol != Protocol::Udp {
-            return Err(Rejection::invalid(
-                "a plain RTP transport needs a UDP socket",
-            ));
-        }
-        let Some(ip) = &options.remote_ip else {
-            return Ok(None);
-        };
-        let port = options
-            .remote_port
-            .ok_or_else(|| Rejection::invalid("missing data.remotePort"))?;
-        remote(socket.ip, ip, port).map(Some)
-    }
-
     /// Takes over the socket registered under `key`.
     pub fn new(socket: RouterSocket, key: u32, remote: Option<SocketAddr>) -> Self {
         Self {
@@ -55,13 +33,8 @@ impl Plain {
     /// # Errors
     /// The address is unusable on this socket; the old one stays.
     pub fn set_remote(&mut self, ip: &str, port: u16) -> Result<(), Rejection> {
-        self.remote = Some(remote(self.socket.ip, ip, port)?);
+        self.remote = Some(remote_address(self.socket.ip, ip, port)?);
         Ok(())
-    }
-
-    /// Key of the socket.
-    pub fn key(&self) -> u32 {
-        self.key
     }
 
     /// Where to; `None` until told.
@@ -72,11 +45,19 @@ impl Plain {
 
     pub(super) fn way(&self) -> Option<Way<'_>> {
         let path = self.path()?;
-        Some(Way { path, seal: None })
+        Some(Way {
+            path,
+            seal: None,
+            mirror: None,
+        })
     }
 }
 
-fn remote(local: IpAddr, ip: &str, port: u16) -> Result<SocketAddr, Rejection> {
+/// The address of a peer.
+///
+/// # Errors
+/// It is none that packets can be sent to from a local address.
+pub fn remote_address(local: IpAddr, ip: &str, port: u16) -> Result<SocketAddr, Rejection> {
     let remote: IpAddr = ip
         .parse()
         .map_err(|_| Rejection::invalid(format!("invalid destination IP '{ip}'")))?;

@@ -1,4 +1,5 @@
-//! The WebRTC way to reach a peer: ICE, DTLS and SRTP over the router's sockets.
+//! The WebRTC way to reach a peer: ICE, DTLS and SRTP over the router's sockets, or over
+//! its own.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -96,7 +97,11 @@ impl WebRtc {
     pub(super) fn way(&self) -> Option<Way<'_>> {
         let path = self.ice.selected()?;
         let seal = Some(&self.srtp.as_ref()?.seal);
-        (self.ice.state() != IceState::Disconnected).then_some(Way { path, seal })
+        (self.ice.state() != IceState::Disconnected).then_some(Way {
+            path,
+            seal,
+            mirror: None,
+        })
     }
 
     /// Our credentials.

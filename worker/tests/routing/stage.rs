@@ -9,6 +9,7 @@ use broth_ipc::body::{
 };
 use broth_ipc::rtp::{MediaKind, RtpMapping, RtpParameters};
 use broth_ipc::{Call, ConsumerId, Ids, ProducerId, Rejection, Request, RouterId, TransportId};
+use broth_worker::dialect::Dialect;
 use broth_worker::dtls::Certificate;
 use broth_worker::io::Io;
 use broth_worker::net::sockets::{Path, Sockets};
@@ -41,6 +42,7 @@ impl Stage {
             now: Duration::ZERO,
             deadlines: Vec::with_capacity(4096),
         };
+        stage.worker.dialect = Dialect::Broth;
         stage.advance(Duration::ZERO);
         let create = Call::CreateRouter(CreateRouter::default());
         stage.call(Ids::router(ROUTER), create).unwrap();

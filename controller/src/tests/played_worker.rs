@@ -1,0 +1,149 @@
+//! The other end of a channel, played by a test: it answers in order, refuses what it is told to
+//! refuse, tells what it is told to tell, and keeps the requests.
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use broth_ipc::body::Empty;
+use broth_ipc::{
+    Call, Channel, Ids, Notification, PAYLOAD_BYTES_MAX, Received, Rejection, Request, Response,
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::lock;
+use crate::ortc::RoomMediaCodec;
+use crate::room::Room;
+use crate::settings::Limits;
+use crate::sockets::Ports;
+use crate::supervisor::worker::{Rooms, Worker, WorkerKind};
+use crate::worker_channel::WorkerChannel;
+
+/// What a test holds of the worker it plays.
+pub(super) struct PlayedWorker {
+    worker: Arc<Worker>,
+    asked: Arc<Mutex<Vec<Request>>>,
+    refused: Arc<Mutex<Vec<&'static str>>>,
+    told: mpsc::UnboundedSender<Notification>,
+}
+
+impl PlayedWorker {
+    /// Starts playing; makes a room in the worker.
+    pub(super) async fn with_room() -> (Self, Room) {
+        let (own, other) = UnixStream::pair().unwrap();
+        let rooms = Arc::new(Rooms::default());
+        let heard = Arc::clone(&rooms);
+        let (channel, _) = WorkerChannel::start(own, move |event| heard.handle(event)).unwrap();
+        let (told, mut telling) = mpsc::unbounded_channel::<Notification>();
+        let played = Self {
+            // The kind that binds its own ports, so that none are needed here.
+            worker: Arc::new(Worker {
+                idx: 0,
+                id: "played".into(),
+                kind: WorkerKind::V2,
+                pid: 0,
+                cpu: 0,
+                channel,
+                rooms,
+                load: Mutex::default(),
+            }),
+            asked: Arc::default(),
+            refused: Arc::default(),
+            told,
+        };
+        let (asked, refused) = (Arc::clone(&played.asked), Arc::clone(&played.refused));
+        let mut channel = Channel::new(other, PAYLOAD_BYTES_MAX).unwrap();
+        tokio::spawn(async move {
+            loop {
+                // What was told before a request arrives before its answer.
+                let payload = tokio::select! {
+                    biased;
+                    Some(notification) = telling.recv() => notification.to_payload().unwrap(),
+                    received = channel.next() => {
+                        let Ok(Received::Payload(payload)) = received else { break };
+                        let request = Request::parse(&payload).unwrap().request.unwrap();
+                        let method = request.call.method();
+                        let result = match lock(&refused).contains(&method) {
+                            true => Err(Rejection::invalid("no")),
+                            false => Ok(answer(&request)),
+                        };
+                        let id = request.id;
+                        lock(&asked).push(request);
+                        Response { id, result }.to_payload().unwrap()
+                    }
+                };
+                channel.send(&payload, vec![]).unwrap();
+            }
+        });
+        let codecs = [
+            RoomMediaCodec::audio("opus", 48_000, 2),
+            RoomMediaCodec::video("VP8"),
+        ];
+        let ports = Arc::new(Ports {
+            listen: vec![],
+            range: 1..=1,
+        });
+        let worker = Arc::clone(&played.worker);
+        let room = Room::create(worker, codecs.into(), ports, Limits::default());
+        let room = room.await.unwrap();
+        (played, room)
+    }
+
+    /// Refuses this method from now on.
+    pub(super) fn refuse(&self, method: &'static str) {
+        lock(&self.refused).push(method);
+    }
+
+    /// Tells something about an object.
+    pub(super) async fn tell(&self, target: u32, event: &str, data: Value) {
+        let mut message = json!({ "targetId": target, "event": event });
+        if !data.is_null() {
+            message["data"] = data;
+        }
+        let notification = serde_json::from_value(message).unwrap();
+        self.told.send(notification).unwrap();
+        self.settle().await;
+    }
+
+    /// Waits until all requests made by now are answered and what was told has been heard.
+    pub(super) async fn settle(&self) {
+        let last = Call::GetLoad(Empty::default());
+        let answered = self.worker.channel.request(Ids::NONE, last, vec![]);
+        answered.await.unwrap();
+    }
+
+    /// What has been asked since the last time.
+    pub(super) async fn asked(&self) -> Vec<Request> {
+        self.settle().await;
+        let mut asked = std::mem::take(&mut *lock(&self.asked));
+        asked.retain(|request| !matches!(request.call, Call::GetLoad(_)));
+        asked
+    }
+
+    /// The methods of [`Self::asked`].
+    pub(super) async fn methods(&self) -> Vec<&'static str> {
+        let asked = self.asked().await;
+        asked.iter().map(|request| request.call.method()).collect()
+    }
+}
+
+/// What a worker that has nothing against it answers.
+fn answer(request: &Request) -> Value {
+    let id = request.ids.transport_id;
+    match &request.call {
+        Call::CreateWebRtcTransport(_) => json!({
+            "transportId": id, "iceRole": "controlled",
+            "iceLocalParameters": { "usernameFragment": "u", "password": "p" },
+            "iceLocalCandidates": [], "iceState": "new", "dtlsState": "new",
+            "dtlsLocalParameters": { "role": "auto", "fingerprints": [] },
+        }),
+        Call::CreatePlainRtpTransport(_) => {
+            json!({ "transportId": id, "localIP": "127.0.0.1", "localPort": 9 })
+        }
+        Call::SetRemoteDtlsParameters(_) => json!({ "role": "client" }),
+        Call::GetTransportStats(_) | Call::GetProducerStats(_) | Call::GetConsumerStats(_) => {
+            json!([])
+        }
+        _ => json!({}),
+    }
+}
