@@ -190,6 +190,13 @@ impl Client {
         Vec::new()
     }
 
+    /// Its streams may begin anew.
+    pub(crate) fn forget_offsets(&mut self) {
+        for got in self.got.values_mut() {
+            got.offsets = None;
+        }
+    }
+
     fn receive_rtcp(&mut self, packet: &mut [u8]) -> Vec<Vec<u8>> {
         let inbound = &mut self.srtp.as_mut().unwrap().inbound;
         let opened = inbound.unprotect_rtcp(packet);

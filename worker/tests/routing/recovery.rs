@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use broth_ipc::body::{
@@ -62,6 +63,40 @@ fn no_peer_notices_that_its_worker_dies() {
     );
 }
 
+/// Whatever is damaged in the recorder, no index is used twice: who may not go on does not.
+#[test]
+fn what_is_damaged_is_not_gone_on_with() {
+    let (mut most, mut least) = (0, usize::MAX);
+    for place in 0.. {
+        let mut room = Room::new(place);
+        let words = room.memory.words();
+        let first = 8 + place as usize * 48;
+        if words[first + 4..first + 48]
+            .iter()
+            .all(|word| word.load(Relaxed) == 0)
+        {
+            assert!(place > 20, "{place}");
+            break;
+        }
+        for word in &words[first..first + 48] {
+            word.fetch_xor(1 << 20, Relaxed);
+        }
+        let resumed = room.survive_damage();
+        most = most.max(resumed);
+        least = least.min(resumed);
+    }
+    assert_eq!((least, most), (CLIENTS as usize - 1, CLIENTS as usize));
+}
+
+#[test]
+fn who_finds_no_room_in_the_recorder_is_not_gone_on_with() {
+    for places in 0..40 {
+        let mut room = Room::with_memory(1, 8 + places * 48);
+        let resumed = room.survive_damage();
+        assert!(places >= 15 || resumed < CLIENTS as usize, "{places}");
+    }
+}
+
 #[derive(Debug, Default)]
 struct Tally {
     got: usize,
@@ -94,9 +129,13 @@ struct Room {
     ice: Vec<IceParameters>,
     /// Datagrams on their way to the worker, or in its socket's buffer.
     queue: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// The last one that the worker took.
+    last: Option<(SocketAddr, Vec<u8>)>,
     /// Of a receiver and its stream: source packets up to here may be lost.
     doomed: HashMap<(usize, u32), u64>,
     loses: bool,
+    /// What was recorded is damaged on purpose: not everything goes on.
+    is_damaged: bool,
 }
 
 /// SSRCs under which a receiver gets the streams of a sender.
@@ -110,6 +149,10 @@ fn audio_ssrc(receiver: usize, sender: usize) -> u32 {
 
 impl Room {
     fn new(seed: u64) -> Self {
+        Self::with_memory(seed, RECORDER_WORDS)
+    }
+
+    fn with_memory(seed: u64, words: usize) -> Self {
         let profile = Profile::ALL[seed as usize % Profile::ALL.len()];
         // Some rooms begin short of a rollover of the senders' numbers.
         let start = if seed % 2 == 0 { 65_300 } else { 100 };
@@ -117,14 +160,16 @@ impl Room {
         let mut room = Self {
             stage: Stage::without_router(),
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
-            memory: Rc::new(Memory::heap(RECORDER_WORDS)),
+            memory: Rc::new(Memory::heap(words)),
             socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
             key: 0,
             clients: clients.collect(),
             ice: Vec::new(),
             queue: VecDeque::new(),
+            last: None,
             doomed: HashMap::new(),
             loses: true,
+            is_damaged: false,
         };
         room.stage
             .create_recorded(&room.socket, &room.memory, false);
@@ -142,8 +187,10 @@ impl Room {
         (self.random >> 16) % bound
     }
 
-    /// Makes everything in the room, the first time or once more.
-    fn create(&mut self, is_restored: bool) {
+    /// Makes everything in the room, the first time or once more. Returns how many transports are
+    /// connected as before.
+    fn create(&mut self, is_restored: bool) -> usize {
+        let mut resumed = 0;
         for at in 0..self.clients.len() {
             let options = WebRtcTransportOptions {
                 restore: is_restored.then(|| self.ice[at].clone()),
@@ -158,7 +205,9 @@ impl Room {
             if is_restored {
                 let states = (dump.ice_state, dump.dtls_state);
                 let expected = (IceState::Completed, DtlsState::Connected);
-                assert!(states == expected || self.memory.is_dead(), "{states:?}");
+                let is_resumed = states == expected;
+                assert!(is_resumed || self.is_damaged, "{states:?}");
+                resumed += usize::from(is_resumed);
                 continue;
             }
             self.ice.push(dump.ice_local_parameters.clone());
@@ -174,6 +223,7 @@ impl Room {
                 }
             }
         }
+        resumed
     }
 
     fn connect(&mut self, at: usize, dump: &WebRtcTransportDump) {
@@ -305,6 +355,7 @@ impl Room {
         }
         while let Some((addr, mut datagram)) = self.queue.pop_front() {
             let path = self.path(addr);
+            self.last = Some((addr, datagram.clone()));
             self.stage.receive(path, &mut datagram);
         }
         self.stage.advance(TURN);
@@ -331,15 +382,15 @@ impl Room {
     }
 
     fn kill(&mut self) {
-        let death = match self.below(8) {
-            0..=2 => Death::Working(self.below(WRITES)),
-            3 | 4 => Death::Sending,
-            5 => Death::Committing(self.below(20)),
-            _ => Death::Sleeping,
-        };
+        let death = self.pick_death();
         self.turn(Some(death));
         self.doom();
         self.stage.replace_worker();
+        let is_clean = matches!(death, Death::Sleeping);
+        if is_clean {
+            self.queue.extend(self.last.take());
+        }
+        let asked: u64 = self.clients.iter().map(|client| client.plis).sum();
         // What is sent meanwhile waits in the socket; some of it is lost.
         for _ in 0..self.below(5) {
             self.send();
@@ -353,20 +404,48 @@ impl Room {
         }
         self.memory.die_after(u64::MAX);
         self.restore();
-        self.stage
-            .worker
-            .io
-            .notes
-            .iter()
-            .for_each(|note| panic!("{note:?}"));
+        let notes = &self.stage.worker.io.notes;
+        assert!(notes.is_empty(), "{notes:?}");
         let resume = Call::ResumeRouter(Empty {});
         self.stage.call(Ids::router(ROUTER), resume).unwrap();
+        if is_clean {
+            self.turn(None);
+            let drops = self.stage.worker.io.drops.to_map();
+            assert_eq!(drops.get("replayed"), Some(&1), "{drops:?}");
+            let now: u64 = self.clients.iter().map(|client| client.plis).sum();
+            assert_eq!(now, asked, "nobody needs a key frame");
+        }
     }
 
-    fn restore(&mut self) {
+    fn pick_death(&mut self) -> Death {
+        match self.below(8) {
+            0..=2 => Death::Working(self.below(WRITES)),
+            3 | 4 => Death::Sending,
+            5 => Death::Committing(self.below(20)),
+            _ => Death::Sleeping,
+        }
+    }
+
+    /// The worker dies, and what can go on goes on. Returns how many transports did.
+    fn survive_damage(&mut self) -> usize {
+        self.is_damaged = true;
+        for client in &mut self.clients {
+            client.forget_offsets();
+        }
+        self.stage.replace_worker();
+        let resumed = self.restore();
+        let resume = Call::ResumeRouter(Empty {});
+        self.stage.call(Ids::router(ROUTER), resume).unwrap();
+        for _ in 0..30 {
+            self.turn(None);
+        }
+        resumed
+    }
+
+    fn restore(&mut self) -> usize {
         self.stage.create_recorded(&self.socket, &self.memory, true);
         self.key = self.stage.sockets()[0];
-        self.create(true);
+        self.create(true)
     }
 
     /// What was sent and did not arrive until now is lost with the worker, if it was on its way.
