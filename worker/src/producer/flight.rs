@@ -63,6 +63,10 @@ impl Stream {
         };
         if is_new {
             let entry = recorder.add(producer, &record);
+            // Until its first turn is over, nothing of it was received.
+            if let Some(entry) = &entry {
+                entry.set(HIGHEST, highest.saturating_sub(1));
+            }
             self.flight = entry.map(|entry| Flight { entry, record });
         }
         if let Some(flight) = &mut self.flight {
