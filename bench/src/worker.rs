@@ -7,6 +7,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -85,12 +86,25 @@ impl DrivenWorker {
     /// # Errors
     /// It cannot be started, or refuses the hello.
     pub fn in_process(cpu: usize) -> Result<Self> {
+        let worker = Self::of_program(&env::current_exe()?)?;
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu)?;
+        let pid = worker.pid().context("it is a process")?;
+        sched_setaffinity(Pid::from_raw(pid.cast_signed()), &cpus)?;
+        Ok(worker)
+    }
+
+    /// Runs a worker as a process of its own.
+    ///
+    /// # Errors
+    /// It cannot be started, or refuses the hello.
+    pub fn of_program(program: &Path) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         // `dup2` onto itself would keep close-on-exec; the pair never gets number 3 here,
         // because the standard streams and `ours` come first.
         fcntl(theirs.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
         use std::os::fd::AsRawFd;
-        let child = Command::new(env::current_exe()?)
+        let child = Command::new(program)
             .arg0("broth-worker")
             .arg("bench#1")
             .env_clear()
@@ -99,9 +113,6 @@ impl DrivenWorker {
             .stdin(Stdio::null())
             .spawn()
             .context("starting the worker")?;
-        let mut cpus = CpuSet::new();
-        cpus.set(cpu)?;
-        sched_setaffinity(Pid::from_raw(child.id().cast_signed()), &cpus)?;
         Self::greet(ours, Runner::Process(child))
     }
 
@@ -128,6 +139,21 @@ impl DrivenWorker {
         match &self.runner {
             Runner::Thread(_) => None,
             Runner::Process(child) => Some(child.id()),
+        }
+    }
+
+    /// Ends a process without giving it time for a word.
+    ///
+    /// # Errors
+    /// It is a thread, or has ended already.
+    pub fn kill(&mut self) -> Result<()> {
+        match &mut self.runner {
+            Runner::Thread(_) => bail!("a thread cannot be killed"),
+            Runner::Process(child) => {
+                child.kill()?;
+                child.wait()?;
+                Ok(())
+            }
         }
     }
 

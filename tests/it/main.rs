@@ -15,6 +15,7 @@ mod ice_tcp;
 mod mirroring;
 mod own_ports;
 mod plain;
+mod recovery;
 mod simulcast;
 mod support;
 mod v2;

@@ -4,6 +4,8 @@
 //! there. Which packet had which number is logged, so that a retransmission repeats exactly
 //! what was sent.
 
+mod flight;
+
 use broth_ipc::body::{ConsumerDump, RtpStreamDump, RtpStreamParams, RtpStreamStats};
 use broth_ipc::rtp::{MediaKind, Profile, RtpParameters};
 use broth_ipc::{ConsumerId, Rejection, TransportId};
@@ -12,6 +14,7 @@ use crate::io::Io;
 use crate::net::sockets::Path;
 use crate::parameters;
 use crate::producer::{Producer, Stream, UNMAPPED, extension_id};
+use crate::recorder::Entry;
 use crate::srtp::SealKey;
 use crate::stream::{
     Numbering, Picture, PictureIds, SendStream, Sent, SentLog, StoredPacket, TsOffset,
@@ -20,6 +23,7 @@ use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::rtp::{RtpEmit, RtpHeader};
 use crate::wire::rtp_ext::{ExtensionUri, abs_send_time};
 use crate::wire::vp8;
+use flight::Flight;
 
 /// Bytes of the original sequence number in front of an RTX payload (RFC 4588 §4).
 const OSN_LEN: usize = 2;
@@ -77,6 +81,7 @@ pub struct Sending {
     ts: TsOffset,
     pictures: PictureIds,
     log: SentLog,
+    flight: Option<Flight>,
 }
 
 /// Where and how a transport sends.
@@ -139,7 +144,7 @@ impl Consumer {
             stream: SendStream::new(
                 ssrc,
                 codec.clock_rate,
-                u64::from(u16::from_be_bytes([rtx_a, rtx_b]) >> 1),
+                u16::from_be_bytes([rtx_a, rtx_b]) >> 1,
             ),
             ssrc,
             rtx,
@@ -164,6 +169,7 @@ impl Consumer {
             ts: TsOffset::new(u32::from_be_bytes(ts)),
             pictures: PictureIds::default(),
             log: SentLog::default(),
+            flight: None,
             parameters,
         }));
         self.transport = Some(transport);
@@ -171,12 +177,14 @@ impl Consumer {
         Ok(())
     }
 
-    /// Stops sending; its transport is gone.
-    pub fn disable(&mut self) {
+    /// Stops sending; its transport is gone. Its record is to be removed.
+    pub fn disable(&mut self) -> Option<Entry> {
+        let entry = self.take_entry();
         self.transport = None;
         self.sending = None;
         self.effective = Profile::None;
         self.restart();
+        entry
     }
 
     /// Begins anew with the next key frame: after a pause, or on a new transport.
@@ -185,6 +193,7 @@ impl Consumer {
         self.is_sync_due = true;
         if let Some(sending) = &mut self.sending {
             sending.log.clear();
+            sending.note(None);
         }
     }
 
@@ -196,6 +205,7 @@ impl Consumer {
             sending.numbering.forget_rollovers();
             sending.stream.forget_rollovers();
             sending.log = SentLog::default();
+            sending.note_rekeyed(self.current);
         }
     }
 
@@ -294,9 +304,11 @@ impl Consumer {
                 .sync(io.now, packet.header.ts, sending.clock_rate);
             sending.pictures.sync(picture_of(info));
             sending.log.clear();
+            sending.note(self.current);
         }
         if info.temporal.is_some_and(|layer| layer > self.temporal_max) {
             sending.numbering.skip(packet.seq);
+            sending.note(self.current);
             return began;
         }
         let Some(seq) = sending.numbering.forward(packet.seq) else {
@@ -313,6 +325,7 @@ impl Consumer {
             abs_send_time: abs_send_time(io.since_start()),
             osn: None,
         };
+        sending.note_number(rewrite.ts, picture);
         if !sending.write(io, way, producer, packet, &rewrite) {
             return began;
         }
@@ -368,6 +381,7 @@ impl Consumer {
             rewrite.ssrc = ssrc;
             rewrite.pt = pt;
             rewrite.seq = sending.stream.next_rtx_seq();
+            sending.note_rtx();
             rewrite.abs_send_time = abs_send_time(io.since_start());
             rewrite.osn = Some(sent.out_seq as u16);
         }

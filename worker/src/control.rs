@@ -1,6 +1,7 @@
 //! Requests of the controller: each one to one call, each with one answer.
 
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use broth_ipc::body::{
     CreateRouter, Empty, Hello, Load, LocalDtlsRole, Ready, SetPreferredProfile, WorkerDump,
@@ -15,7 +16,9 @@ use serde_json::Value;
 use crate::dialect::Dialect;
 use crate::dtls::Certificate;
 use crate::log::{Level, Tags};
+use crate::net::mapping::Mapping;
 use crate::net::sockets::Owner;
+use crate::recorder::Memory;
 use crate::router::Router;
 use crate::worker::Worker;
 
@@ -83,7 +86,7 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             cpus: crate::load::allowed_cpus(),
-            restores: false,
+            restores: true,
         })
     }
 
@@ -164,18 +167,25 @@ impl Worker {
         key.ok_or_else(|| Rejection::not_found("Router does not exist"))
     }
 
-    fn create_router(&mut self, ids: &Ids, request: CreateRouter, fds: Vec<OwnedFd>) -> Answer {
+    fn create_router(&mut self, ids: &Ids, request: CreateRouter, mut fds: Vec<OwnedFd>) -> Answer {
         let id = router_id(ids)?;
         self.check_new_target(ids, Scope::Router, id.0)?;
-        if request.sockets.len() != fds.len() {
+        let (described, received) = (request.sockets.len(), fds.len());
+        if described + usize::from(request.recorder) != received {
             return Err(Rejection::invalid(format!(
-                "{} sockets described, {} received",
-                request.sockets.len(),
-                fds.len()
+                "{described} sockets described, {received} descriptors received"
             )));
         }
+        let memory = fds.drain(described..).next().map(Mapping::new).transpose();
+        let memory = memory.map_err(|error| {
+            Rejection::new(ErrorCode::Unavailable, format!("recorder: {error}"))
+        })?;
+        let memory = memory.map(|mapping| Rc::new(Memory::Mapped(mapping)));
         let entry = self.routers.vacant_entry();
         let key = entry.key();
+        if request.restore {
+            self.io.sockets.hold(key);
+        }
         for (socket, fd) in request.sockets.iter().zip(fds) {
             let owner = Owner {
                 router: key,
@@ -189,7 +199,12 @@ impl Worker {
                 ));
             }
         }
-        entry.insert(Router::new(id, key, request.sockets));
+        let router = entry.insert(Router::new(id, key, request.sockets));
+        match memory {
+            memory if request.restore => router.restore(memory),
+            Some(memory) => router.record(memory),
+            None => {}
+        }
         self.router_keys.insert(id, key);
         done()
     }
@@ -268,10 +283,10 @@ fn handle_router_call(
             unit(router.set_temporal_max(ids, request.temporal_layer))
         }
         Call::RequestKeyFrame(_) => unit(router.ask_keyframe(io, ids)),
-        Call::ResumeRouter(_) => Err(Rejection::new(
-            ErrorCode::UnknownMethod,
-            "this worker does not restore",
-        )),
+        Call::ResumeRouter(_) => {
+            router.resume(io);
+            done()
+        }
         Call::StartMirroring(request) => unit(router.start_mirroring(io, ids, &request, fds)),
         Call::StopMirroring(_) => unit(router.stop_mirroring(io, ids)),
         Call::Hello(_)

@@ -103,7 +103,7 @@ impl EventLoop {
             Err(error) if is_closed(&error) => Ok(End::Orphaned),
             end => end,
         };
-        self.close();
+        self.close(end.is_err());
         end
     }
 
@@ -145,6 +145,9 @@ impl EventLoop {
             router.forward(&mut self.worker.io);
         }
         self.worker.io.sockets.flush();
+        for (_, router) in &mut self.worker.routers {
+            router.commit();
+        }
         self.send_notes()?;
         self.worker.meter.add_turn(turn.elapsed());
         Ok(None)
@@ -289,11 +292,14 @@ impl EventLoop {
         }
     }
 
-    /// Says goodbye to every peer, and to the controller.
-    fn close(&mut self) {
+    /// Says goodbye to every peer, and to the controller. After a failure another worker goes on
+    /// with what is recorded.
+    fn close(&mut self, has_failed: bool) {
         let Worker { routers, io, .. } = &mut self.worker;
         for (_, router) in routers.iter_mut() {
-            router.close(io);
+            if !(has_failed && router.is_recorded()) {
+                router.close(io);
+            }
         }
         io.sockets.flush();
         self.say_goodbye();

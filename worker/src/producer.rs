@@ -3,6 +3,8 @@
 //! Takes decrypted packets to the stream they belong to, repairs and numbers them there, keeps
 //! them for retransmission, and lists what the consumers are still to get.
 
+mod flight;
+
 use broth_ipc::body::{
     CreateProducer, ProducerDump, RtpStreamDump, RtpStreamInfo, RtpStreamParams, RtpStreamStats,
 };
@@ -16,6 +18,7 @@ use crate::stream::{KeyFrameLimiter, LevelMeter, RecvConfig, RecvStream, StoredP
 use crate::wire::codec::{Codec, inspect};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::rtp_ext::{ExtensionUri, audio_level};
+use flight::Flight;
 
 /// No mapping for this payload type or extension id.
 pub const UNMAPPED: u8 = 0xFF;
@@ -79,6 +82,9 @@ pub struct Stream {
     pub has_fir: bool,
     /// Sequence number of the last FIR.
     pub fir_seq: u8,
+    /// Index of its encoding.
+    encoding: u8,
+    flight: Option<Flight>,
 }
 
 /// What a received packet changed.
@@ -251,17 +257,27 @@ impl Producer {
             .or_else(by_rid)
             .or_else(by_mid)
             .ok_or(DropReason::NoStream)?;
-        let codec = parameters::codec_of(&self.parameters, encoding)
-            .filter(|codec| codec.payload_type == header.pt)
+        let index = encodings.iter().position(|one| one == encoding);
+        let stream = index
+            .and_then(|index| self.new_stream(index, header.ssrc))
+            .filter(|stream| stream.pt == header.pt)
             .ok_or(DropReason::NoStream)?;
+        self.streams.push(stream);
+        Ok(self.streams.len() - 1)
+    }
+
+    /// The stream of an encoding; `None` if there is no such encoding or it has one.
+    fn new_stream(&self, encoding_index: usize, ssrc: u32) -> Option<Stream> {
+        let encoding = self.parameters.encodings.get(encoding_index)?;
+        let codec = parameters::codec_of(&self.parameters, encoding)?;
         let profile = encoding.profile.unwrap_or_default();
         if self.streams.iter().any(|stream| stream.profile == profile) {
-            return Err(DropReason::NoStream);
+            return None;
         }
         let rtx_ssrc = encoding.rtx.and_then(|rtx| rtx.ssrc);
         let has_nack = parameters::has_feedback(codec, "nack", None);
         let config = RecvConfig {
-            ssrc: header.ssrc,
+            ssrc,
             rtx_ssrc,
             pt: codec.payload_type,
             rtx_pt: parameters::rtx_of(&self.parameters, codec.payload_type)
@@ -269,11 +285,11 @@ impl Producer {
             clock_rate: codec.clock_rate,
             has_nack,
         };
-        self.streams.push(Stream {
+        Some(Stream {
             recv: RecvStream::new(config),
             keyframes: KeyFrameLimiter::default(),
             codec: Codec::from_mime_type(&codec.mime_type),
-            ssrc: header.ssrc,
+            ssrc,
             rtx_ssrc,
             pt: codec.payload_type,
             clock_rate: codec.clock_rate,
@@ -286,8 +302,9 @@ impl Producer {
             has_pli: parameters::has_feedback(codec, "nack", Some("pli")),
             has_fir: parameters::has_feedback(codec, "ccm", Some("fir")),
             fir_seq: 0,
-        });
-        Ok(self.streams.len() - 1)
+            encoding: u8::try_from(encoding_index).ok()?,
+            flight: None,
+        })
     }
 
     /// The stream that carries a layer, if it is sending.

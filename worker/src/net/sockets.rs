@@ -64,12 +64,16 @@ struct Entry {
     socket: Socket,
     owner: Owner,
     local: SocketAddr,
+    /// Not read before its router is released.
+    is_held: bool,
 }
 
 /// All sockets, and the epoll instance they are registered with.
 pub struct Sockets {
     entries: Slab<Entry>,
     epoll: Epoll,
+    /// Routers whose sockets are not read yet.
+    held: Vec<usize>,
     /// Datagrams waiting to leave.
     pub queue: SendQueue,
     /// Packets dropped because a TCP peer does not read.
@@ -82,6 +86,7 @@ impl Sockets {
         Self {
             entries: Slab::new(),
             epoll,
+            held: Vec::new(),
             queue: SendQueue::default(),
             tcp_blocked: 0,
         }
@@ -128,16 +133,51 @@ impl Sockets {
             socket: Socket::Udp(socket),
             owner,
             local,
+            is_held: false,
         });
         Ok(key as u32)
     }
 
+    /// Reads no socket of a router until it is released.
+    pub fn hold(&mut self, router: usize) {
+        self.held.push(router);
+    }
+
+    /// Begins to read what a router was given since it was held.
+    pub fn release(&mut self, router: usize) {
+        self.held.retain(|held| *held != router);
+        for (key, entry) in &mut self.entries {
+            if entry.owner.router == router && std::mem::take(&mut entry.is_held) {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, key as u64);
+                let added = self.epoll.add(entry.socket.as_fd(), event);
+                debug_assert!(added.is_ok(), "registering takes memory only");
+            }
+        }
+    }
+
+    /// The UDP socket of a router that is bound to an address.
+    pub fn find(&self, router: usize, local: SocketAddr) -> Option<u32> {
+        let mut entries = self.entries.iter();
+        let is_it = |entry: &Entry| {
+            entry.owner.router == router
+                && entry.local == local
+                && matches!(entry.socket, Socket::Udp(_))
+        };
+        let found = entries.find(|(_, entry)| is_it(entry));
+        found.map(|(key, _)| key as u32)
+    }
+
     fn insert(&mut self, socket: Socket, owner: Owner, local: SocketAddr) -> io::Result<u32> {
+        let is_held = self.held.contains(&owner.router);
         let key = self.entries.insert(Entry {
             socket,
             owner,
             local,
+            is_held,
         });
+        if is_held {
+            return Ok(key as u32);
+        }
         let event = EpollEvent::new(EpollFlags::EPOLLIN, key as u64);
         if let Err(error) = self.epoll.add(self.entries[key].socket.as_fd(), event) {
             self.entries.remove(key);
@@ -176,6 +216,7 @@ impl Sockets {
 
     /// Closes everything a router has.
     pub fn remove_router(&mut self, router: usize) {
+        self.held.retain(|held| *held != router);
         for key in self.keys_of(|owner| owner.router == router) {
             self.remove(key);
         }

@@ -220,6 +220,11 @@ impl Recorder {
         }
     }
 
+    /// Whether there is anything to record to.
+    pub fn is_present(&self) -> bool {
+        self.capacity() > 0
+    }
+
     /// Objects that found no place.
     pub fn refused(&self) -> u64 {
         self.refused

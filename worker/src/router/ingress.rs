@@ -122,6 +122,9 @@ impl Router {
         if let Some(mirror) = mirror {
             io.sockets.send(mirror, &datagram[..len]);
         }
+        if let Some(&ssrc) = datagram.get(4..).and_then(<[u8]>::first_chunk) {
+            self.record_inbound(key, u32::from_be_bytes(ssrc), true);
+        }
         self.handle_rtcp(io, key, &datagram[..len]);
         Ok(())
     }
@@ -147,6 +150,9 @@ impl Router {
         }
         if let Some(mirror) = mirror {
             io.sockets.send(mirror, &datagram[..len]);
+        }
+        if let Some(&ssrc) = datagram.get(8..).and_then(<[u8]>::first_chunk) {
+            self.record_inbound(key, u32::from_be_bytes(ssrc), false);
         }
         self.handle_rtp(io, key, &mut datagram[..len])
     }
@@ -186,6 +192,7 @@ impl Router {
         if was_idle && !producer.pending.is_empty() {
             self.dirty_producers.push(producer_key);
         }
+        self.record_stream(producer_key, accepted.stream, accepted.is_new_stream);
         if accepted.is_new_stream {
             self.request_keyframe(io, producer_key, accepted.stream, true);
             self.choose_all(io, producer_key);
@@ -234,6 +241,7 @@ impl Router {
                     let event = Event::IceSelectedTupleChange { ice_selected_tuple };
                     io.note_transport(self.id, id, event);
                 }
+                self.record_path(io, key);
             }
             IceEvent::State(ice_state) => {
                 io.log
@@ -241,6 +249,7 @@ impl Router {
                         format!("ICE state {ice_state:?} [transportId:{id}]")
                     });
                 io.note_transport(self.id, id, Event::IceStateChange { ice_state });
+                self.record_path(io, key);
                 if let Ok(webrtc) = self.transports[key].webrtc_mut() {
                     webrtc.start_dtls(io.now);
                 }
@@ -250,13 +259,17 @@ impl Router {
 
     fn handle_dtls_event(&mut self, io: &mut Io, key: usize, event: DtlsEvent) {
         let id = self.transports[key].id;
+        // Keys end with their handshake, one way or the other.
+        self.forget_keys(key);
         let Ok(webrtc) = self.transports[key].webrtc_mut() else {
             return;
         };
+        let mut new_keys = None;
         let (dtls_state, dtls_remote_cert) = match event {
             DtlsEvent::State(state) => (state, None),
             DtlsEvent::Connected { keys, remote_cert } => {
                 webrtc.srtp = Srtp::new(&keys).ok();
+                new_keys = Some(keys);
                 (DtlsState::Connected, Some(remote_cert))
             }
         };
@@ -275,6 +288,9 @@ impl Router {
         if dtls_state == DtlsState::Connected {
             for at in 0..self.transports[key].consumers.len() {
                 self.consumers[self.transports[key].consumers[at]].rekey();
+            }
+            if let Some(keys) = new_keys {
+                self.record_keys(io, key, &keys);
             }
             self.request_keyframes_for(io, key);
         }

@@ -36,9 +36,11 @@ impl Router {
             Transport::webrtc(io, id, options, &self.sockets)
         };
         let mut transport = created.inspect_err(|_| close_sockets(io, owner))?;
+        self.restore_transport(io, &mut transport, options);
         let ufrag = transport.webrtc_mut()?.ice.credentials().ufrag.clone();
         let (key, dump) = self.insert_transport(io, transport);
         self.by_ufrag.insert(ufrag, key);
+        self.find_resumed(key);
         Ok(dump)
     }
 
@@ -186,8 +188,10 @@ impl Router {
         for producer in self.transports[key].producers.clone() {
             self.remove_producer(io, producer);
         }
+        self.forget_keys(key);
         for consumer in std::mem::take(&mut self.transports[key].consumers) {
-            self.consumers[consumer].disable();
+            let entry = self.consumers[consumer].disable();
+            self.forget_consumer(entry);
         }
         if let Ok(webrtc) = self.transports[key].webrtc_mut() {
             webrtc.dtls.close();

@@ -3,7 +3,8 @@
 //! Owns its transports, producers and consumers in slabs and knows how they hang together.
 //! `ingress` takes datagrams in, `egress` fans packets out, `rtcp` talks about them,
 //! `timers` wakes what waits, `subjects` finds what a request is about, `links` and `objects`
-//! create and close, `own_sockets` has those of single transports. Nothing here looks into a
+//! create and close, `own_sockets` has those of single transports,
+//! `recording` keeps what a successor needs. Nothing here looks into a
 //! descriptor: packets leave through [`Io`].
 
 mod egress;
@@ -11,6 +12,7 @@ mod ingress;
 mod links;
 mod objects;
 mod own_sockets;
+mod recording;
 mod rtcp;
 mod subjects;
 mod timers;
@@ -27,6 +29,7 @@ use crate::consumer::Consumer;
 use crate::io::Io;
 use crate::net::sockets::Path;
 use crate::producer::Producer;
+use crate::recorder::{Recorder, Recordings};
 use crate::transport::Transport;
 
 /// A router.
@@ -50,6 +53,11 @@ pub struct Router {
     /// Transports whose timers may have changed in this turn.
     touched: Vec<usize>,
     audio_levels_at: Option<Instant>,
+    recorder: Recorder,
+    /// What an earlier router recorded and nothing took up yet.
+    recordings: Recordings,
+    /// It is being built again, around what an earlier one recorded.
+    is_held: bool,
 }
 
 impl Router {
@@ -70,6 +78,9 @@ impl Router {
             dirty_producers: Vec::new(),
             touched: Vec::new(),
             audio_levels_at: None,
+            recorder: Recorder::absent(),
+            recordings: Recordings::default(),
+            is_held: false,
         }
     }
 

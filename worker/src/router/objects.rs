@@ -23,6 +23,7 @@ impl Router {
         transport.producers.push(key);
         entry.insert(producer);
         self.producer_keys.insert(id, key);
+        self.restore_streams(key);
         Ok(())
     }
 
@@ -44,7 +45,8 @@ impl Router {
             .insert(Consumer::new(id, producer_key, producer));
         producer.consumers.push(key);
         self.consumer_keys.insert(id, key);
-        if producer.paused {
+        // Whoever builds it again knows.
+        if producer.paused && !self.is_held {
             io.note_consumer(self.id, id, Event::SourcePaused);
         }
         Ok(())
@@ -82,7 +84,11 @@ impl Router {
             }
         }
         transport.consumers.push(key);
+        let has_hole = self.record_consumer(io, key, transport_key);
         self.choose(io, key);
+        if has_hole {
+            self.request_keyframe_for(io, key);
+        }
         Ok(())
     }
 
@@ -108,7 +114,9 @@ impl Router {
             } else {
                 Event::SourceResumed
             };
-            io.note_consumer(self.id, consumer.id, event);
+            if !self.is_held {
+                io.note_consumer(self.id, consumer.id, event);
+            }
         }
         if !is_paused {
             self.choose_all(io, key);
@@ -205,6 +213,11 @@ impl Router {
         }
         let mut producer = self.producers.remove(key);
         producer.clear(io);
+        for stream in &mut producer.streams {
+            if let Some(entry) = stream.take_entry() {
+                self.recorder.remove(entry);
+            }
+        }
         self.producer_keys.remove(&producer.id);
         self.dirty_producers.retain(|dirty| *dirty != key);
         let transport = &mut self.transports[producer.transport];
@@ -213,7 +226,7 @@ impl Router {
     }
 
     fn remove_consumer(&mut self, io: &mut Io, key: usize) {
-        let consumer = self.consumers.remove(key);
+        let mut consumer = self.consumers.remove(key);
         self.consumer_keys.remove(&consumer.id);
         self.producers[consumer.producer]
             .consumers
@@ -223,6 +236,10 @@ impl Router {
             transport.consumers.retain(|owned| *owned != key);
             transport.consumer_by_ssrc.retain(|_, owner| *owner != key);
         }
+        if let Some(transport) = consumer.transport {
+            self.count_senders(transport);
+        }
+        self.forget_consumer(consumer.take_entry());
         io.note_consumer(self.id, consumer.id, Event::Close);
     }
 

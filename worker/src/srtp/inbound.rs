@@ -61,6 +61,18 @@ impl SrtpInbound {
         self.rtp.get(ssrc)
     }
 
+    /// The highest index received of an SSRC.
+    pub fn highest_rtp(&self, ssrc: u32) -> Option<u64> {
+        let at = self.rtp.position(ssrc)?;
+        self.rtp.entries[at].highest()
+    }
+
+    /// The highest SRTCP index received of an SSRC.
+    pub fn highest_rtcp(&self, ssrc: u32) -> Option<u32> {
+        let at = self.rtcp.position(ssrc)?;
+        self.rtcp.entries[at].highest()
+    }
+
     /// What was received of every SSRC.
     pub fn recv_indices(&self) -> impl Iterator<Item = (u32, RecvIndex)> + '_ {
         self.rtp.iter()

@@ -27,7 +27,7 @@ pub use recv::{RecvConfig, RecvStream};
 pub use retransmit::{RetransmitRing, StoredPacket};
 pub use send::SendStream;
 pub use sent_log::{Sent, SentLog};
-pub use seq::Unwrapper;
+pub use seq::{DROPOUT_MAX, Unwrapper};
 
 #[cfg(test)]
 mod tests;

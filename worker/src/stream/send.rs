@@ -36,11 +36,11 @@ pub struct SendStream {
 
 impl SendStream {
     /// A stream that nothing was sent of.
-    pub fn new(ssrc: u32, clock_rate: u32, rtx_seq_start: u64) -> Self {
+    pub fn new(ssrc: u32, clock_rate: u32, rtx_seq_start: u16) -> Self {
         Self {
             ssrc,
             clock_rate,
-            rtx_seq: rtx_seq_start,
+            rtx_seq: u64::from(rtx_seq_start),
             rate: RateMeter::default(),
             newest: None,
             payload_bytes: 0,
@@ -106,6 +106,11 @@ impl SendStream {
     pub fn next_rtx_seq(&mut self) -> u64 {
         self.rtx_seq += 1;
         self.rtx_seq
+    }
+
+    /// Goes on after a recorded number of the RTX stream.
+    pub fn resume_rtx(&mut self, seq: u64) {
+        self.rtx_seq = seq;
     }
 
     /// The last extended sequence number of the RTX stream.

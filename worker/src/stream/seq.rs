@@ -1,7 +1,7 @@
 //! 16-bit sequence numbers to 64-bit ones (RFC 3550 A.1).
 
 /// A jump ahead of less than this is loss.
-pub(super) const DROPOUT_MAX: u16 = 3000;
+pub const DROPOUT_MAX: u16 = 3000;
 /// A packet late by up to this much is reordering.
 const MISORDER_MAX: u16 = 1500;
 /// The first number gets this cycle, so that late packets never reach below zero.

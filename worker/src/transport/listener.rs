@@ -106,6 +106,11 @@ impl Listener {
         Some(owner.0)
     }
 
+    /// Remembers an SSRC of a producer, unless another one has it.
+    pub fn learn(&mut self, ssrc: u32, key: usize, id: ProducerId) {
+        self.by_ssrc.entry(ssrc).or_insert((key, id));
+    }
+
     /// The producer that owns an SSRC.
     pub fn producer_of(&self, ssrc: u32) -> Option<usize> {
         self.by_ssrc.get(&ssrc).map(|(key, _)| *key)

@@ -1,6 +1,7 @@
 //! A transport: one peer's way in and out, and the tables that say which producer a received
 //! packet belongs to. `webrtc` and `plain` are the two ways, `listener` is the tables.
 
+mod flight;
 mod listener;
 mod mirror;
 mod plain;
@@ -19,9 +20,11 @@ use serde_json::Value;
 use crate::consumer::Way;
 use crate::io::Io;
 use crate::net::sockets::{Path, Sockets};
+use crate::recorder::{Entry, InboundRecord};
 use crate::stream::Arrivals;
 use crate::wire::rtcp::emit_transport_feedback;
 
+pub use flight::Flight;
 pub use listener::Listener;
 pub use mirror::{Copied, Mirror};
 pub use plain::{Plain, remote_address};
@@ -58,6 +61,10 @@ pub struct Transport {
     pub arrivals: Arrivals,
     /// Where copies of clear packets go.
     pub mirror: Option<Mirror>,
+    /// Where it is recorded, while it is connected.
+    pub flight: Option<Box<Flight>>,
+    /// The SSRCs received under its keys, and where they are recorded.
+    pub inbound: Vec<(InboundRecord, Option<Entry>)>,
     /// Bytes received and sent on it.
     pub bytes_received: u64,
     /// Bytes sent on it.
@@ -103,6 +110,8 @@ impl Transport {
             reference_time: None,
             arrivals: Arrivals::default(),
             mirror: None,
+            flight: None,
+            inbound: Vec::new(),
             bytes_received: 0,
             bytes_sent: 0,
         }
@@ -155,6 +164,9 @@ impl Transport {
             self.send_rtcp(io, &mut packet);
             fci.clear();
         }
+        if let Some(flight) = &self.flight {
+            flight.set_twcc_count(self.arrivals.feedback_count());
+        }
         io.scratch = packet;
     }
 
@@ -170,7 +182,11 @@ impl Transport {
                 if let Some(mirror) = mirror {
                     io.sockets.send(mirror, packet);
                 }
-                srtp.protect_rtcp(packet).is_ok()
+                let is_sealed = srtp.protect_rtcp(packet).is_ok();
+                if let Some(flight) = &self.flight {
+                    flight.set_srtcp_index(srtp.rtcp_index());
+                }
+                is_sealed
             }),
             Link::Plain(plain) => plain.path(),
         };

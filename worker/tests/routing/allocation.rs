@@ -1,14 +1,18 @@
 //! No allocation per forwarded packet, once everything has grown to its size.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use allocation_counter::measure;
 use broth_ipc::{ConsumerId, ProducerId, TransportId};
+use broth_worker::recorder::Memory;
 use broth_worker::srtp::{OpenKey, Profile, RecvIndex, SealKey};
 
 use crate::stage::{Stage, vp8};
 
 const CONSUMERS: u32 = 20;
+/// Room for everybody.
+const RECORDER_WORDS: usize = 8192;
 /// Packets of a frame.
 const BURST: u16 = 10;
 /// Turns in which rings, logs and queues reach their sizes: over two seconds, the age at which
@@ -20,6 +24,7 @@ const MEASURED: u16 = 50;
 #[test]
 fn routing_does_not_allocate() {
     let mut stage = Stage::new();
+    stage.router().record(Rc::new(Memory::heap(RECORDER_WORDS)));
     let sender = stage.plain_transport(TransportId(1));
     stage.produce(TransportId(1), ProducerId(1), 10);
     for n in 0..CONSUMERS {
@@ -39,6 +44,7 @@ fn routing_does_not_allocate() {
         }
         stage.advance(by);
         stage.take(|_, _, datagram| received += usize::from(datagram.len() > 1000));
+        stage.commit();
     };
     for frame in 0..WARM_UP {
         turn(&mut stage, frame, Duration::from_millis(10));

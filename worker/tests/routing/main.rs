@@ -8,5 +8,7 @@
 )]
 
 mod allocation;
+mod client;
+mod recovery;
 mod simulation;
 mod stage;

@@ -1,6 +1,7 @@
 //! A worker whose packets are handed in and taken out by the test.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use broth_ipc::body::{
@@ -13,6 +14,8 @@ use broth_worker::dialect::Dialect;
 use broth_worker::dtls::Certificate;
 use broth_worker::io::Io;
 use broth_worker::net::sockets::{Path, Sockets};
+use broth_worker::recorder::Memory;
+use broth_worker::router::Router;
 use broth_worker::wire::rtp::RtpEmit;
 use broth_worker::worker::Worker;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -34,19 +37,71 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-        let io = Io::new(Sockets::new(epoll), Certificate::generate().unwrap()).unwrap();
+        let mut stage = Self::without_router();
+        let create = Call::CreateRouter(CreateRouter::default());
+        stage.call(Ids::router(ROUTER), create).unwrap();
+        stage
+    }
+
+    pub(crate) fn without_router() -> Self {
         let mut stage = Self {
-            worker: Worker::new("test".into(), io),
+            worker: new_worker(),
             began: Instant::now(),
             now: Duration::ZERO,
             deadlines: Vec::with_capacity(4096),
         };
-        stage.worker.dialect = Dialect::Broth;
         stage.advance(Duration::ZERO);
-        let create = Call::CreateRouter(CreateRouter::default());
-        stage.call(Ids::router(ROUTER), create).unwrap();
         stage
+    }
+
+    /// The worker is gone without a word; another one stands there on the same clock.
+    pub(crate) fn replace_worker(&mut self) {
+        self.worker = new_worker();
+        self.deadlines.clear();
+        self.advance(Duration::ZERO);
+    }
+
+    /// A router with a socket, recorded to `memory`; `is_restored` from what is there.
+    pub(crate) fn create_recorded(
+        &mut self,
+        socket: &UdpSocket,
+        memory: &Rc<Memory>,
+        is_restored: bool,
+    ) {
+        let local = socket.local_addr().unwrap();
+        let create = CreateRouter {
+            sockets: vec![RouterSocket {
+                protocol: Protocol::Udp,
+                ip: local.ip(),
+                port: local.port(),
+                announced_ip: None,
+            }],
+            restore: is_restored,
+            ..CreateRouter::default()
+        };
+        let request = Request {
+            id: 1,
+            ids: Ids::router(ROUTER),
+            call: Call::CreateRouter(create),
+        };
+        let fds = vec![socket.try_clone().unwrap().into()];
+        self.worker.handle_request(request, fds).unwrap();
+        let router = self.router();
+        if is_restored {
+            router.restore(Some(Rc::clone(memory)));
+        } else {
+            router.record(Rc::clone(memory));
+        }
+    }
+
+    /// The one router.
+    pub(crate) fn router(&mut self) -> &mut Router {
+        let (_, router) = self.worker.routers.iter_mut().next().unwrap();
+        router
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.began + self.now
     }
 
     /// Moves the clock, wakes what is due and fans out: a turn of the event loop.
@@ -108,7 +163,7 @@ impl Stage {
         }
     }
 
-    fn sockets(&self) -> Vec<u32> {
+    pub(crate) fn sockets(&self) -> Vec<u32> {
         let sockets = &self.worker.io.sockets;
         (0..1000)
             .filter(|&key| sockets.local(key).is_some())
@@ -159,9 +214,22 @@ impl Stage {
     pub(crate) fn take(&mut self, each: impl FnMut(u32, SocketAddr, &[u8])) {
         self.worker.io.sockets.queue.take(each);
     }
+
+    /// The end of a turn, after everything was sent.
+    pub(crate) fn commit(&mut self) {
+        self.router().commit();
+    }
 }
 
-fn parameters(ssrc: u32) -> RtpParameters {
+fn new_worker() -> Worker {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+    let io = Io::new(Sockets::new(epoll), Certificate::generate().unwrap()).unwrap();
+    let mut worker = Worker::new("test".into(), io);
+    worker.dialect = Dialect::Broth;
+    worker
+}
+
+pub(crate) fn parameters(ssrc: u32) -> RtpParameters {
     serde_json::from_value(json!({
         "muxId": ssrc.to_string(),
         "codecs": [
