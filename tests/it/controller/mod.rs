@@ -16,6 +16,7 @@ mod peer_page;
 mod plain;
 mod processes;
 mod protocol;
+mod recovery;
 mod speaker;
 mod startup;
 mod support;

@@ -79,7 +79,11 @@ pub(crate) struct House {
 
 impl House {
     pub(crate) async fn new(test: u16) -> Self {
-        let server = Server::new(settings(test, 1)).await.unwrap();
+        Self::with(settings(test, 1)).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
+        let server = Server::new(settings).await.unwrap();
         let room = server.room(&codecs(), RoomOptions::default()).await;
         Self {
             server,
