@@ -266,7 +266,7 @@ impl Slot {
         let mut child = spawned.child;
         let heard = Arc::clone(&self.rooms);
         let started = WorkerChannel::start(spawned.channel, move |event| heard.handle(event));
-        let (channel, channel_end) = match started {
+        let (channel, mut channel_end) = match started {
             Ok(started) => started,
             Err(error) => {
                 signal(&child, Signal::SIGKILL);
@@ -276,6 +276,7 @@ impl Slot {
         };
         let greeted = tokio::select! {
             greeted = self.greet(&channel) => greeted,
+            _ = &mut channel_end => Err(format!("not ready: {}", Error::ChannelClosed)),
             () = self.stopped() => Err("stopped".into()),
         };
         match greeted {
