@@ -88,7 +88,10 @@ const says = (program, text) =>
 /** What is in a file, after all of it has been decoded. */
 async function inspect(name) {
   const decoded = await run("ffmpeg", ["-v", "error", "-xerror", "-i", file(name), "-f", "null", "-"]).ended;
-  assert.deepEqual(decoded, { code: 0, output: "" });
+  // ffmpeg follows every sender report at once: two packets may get the same timestamp.
+  const faults = decoded.output.split("\n").filter((line) =>
+    line && !/non monotonically increasing dts|Last message repeated/.test(line));
+  assert.deepEqual([decoded.code, faults], [0, []]);
   const entries = "format=duration:stream=codec_name,width,height,nb_read_packets";
   const probed = await run("ffprobe", [
     "-v", "error", "-count_packets", "-show_entries", entries, "-of", "json", file(name),
