@@ -1,8 +1,8 @@
 //! The flight recorder of a router: what a successor needs to go on where this worker stopped,
 //! in memory that outlives the process.
 //!
-//! Owns the layout: a header, then records of one size ([`entry`]); what is in them is said in
-//! [`records`]. Never maps anything itself and never looks at media. `docs/recovery.md` tells
+//! Owns the layout: a header, then records of one size (`entry`); what is in them is said in
+//! `records`. Never maps anything itself and never looks at media. `docs/recovery.md` tells
 //! what is restored from it and what is lost.
 //!
 //! ```text

@@ -155,7 +155,7 @@ impl Room {
     fn with_memory(seed: u64, words: usize) -> Self {
         let profile = Profile::ALL[seed as usize % Profile::ALL.len()];
         // Some rooms begin short of a rollover of the senders' numbers.
-        let start = if seed % 2 == 0 { 65_300 } else { 100 };
+        let start = if seed.is_multiple_of(2) { 65_300 } else { 100 };
         let clients = (1..=CLIENTS).map(|id| Client::new(id as u16, profile, start));
         let mut room = Self {
             stage: Stage::without_router(),
