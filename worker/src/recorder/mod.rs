@@ -27,8 +27,8 @@ pub use entry::{Entry, Kind};
 use entry::{Found, RECORD_WORDS, pack, unpack};
 pub use memory::Memory;
 pub use records::{
-    ConsumerRecord, HIGHEST, InboundRecord, NEWEST_PICTURE, NEWEST_TS, RTX_SEQ, Record, SENDERS,
-    SRTCP_INDEX, StreamRecord, TWCC_COUNT, TransportRecord,
+    ConsumerRecord, HIGHEST, InboundRecord, MISSING, NEWEST_PICTURE, NEWEST_TS, RTX_SEQ, Record,
+    SENDERS, SRTCP_INDEX, StreamRecord, TWCC_COUNT, TransportRecord,
 };
 
 /// `broth-fr`.

@@ -169,6 +169,12 @@ impl Router {
                 self.recorder.remove(entry);
             }
         }
+        let id = transport.id;
+        let consumers = &mut self.recordings.consumers;
+        let stale = consumers.extract_if(|_, consumer| consumer.record.transport == id);
+        for (_, consumer) in stale {
+            self.recorder.remove(consumer.entry);
+        }
     }
 
     /// Records the keys of a transport, in use from now on.
