@@ -8,6 +8,9 @@ use anyhow::bail;
 use broth::{ListenAddr, Settings, WorkerBin};
 use clap::{Args, Parser, Subcommand};
 
+use crate::tools::publish::Publish;
+use crate::tools::record::Record;
+
 /// A conference server: rooms over HTTP and WebSocket, media in one pinned process per core.
 #[derive(Debug, Parser)]
 #[command(name = "broth", version)]
@@ -20,6 +23,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serves the web page, the signalling and the media.
     Serve(Serve),
+    /// Sends a file into a room as a participant, by ffmpeg and plain RTP.
+    Publish(Publish),
+    /// Writes what a participant sends to a file, by ffmpeg and plain RTP.
+    Record(Record),
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +126,7 @@ mod tests {
         let all = ["broth", "serve"].iter().chain(args);
         Cli::try_parse_from(all).map(|Cli { command }| match command {
             Command::Serve(serve) => serve,
+            other => panic!("{other:?}"),
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
-use axum::extract::{Query, State, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, Query, State, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::cli::TlsFiles;
 use crate::rooms::{Rooms, VideoCodec};
 use crate::signal::{self, MESSAGE_BYTES_MAX, Visitor};
+use crate::stream;
 
 /// Longest name of a room or a participant.
 const NAME_CHARS_MAX: usize = 64;
@@ -36,6 +37,7 @@ pub(crate) fn app(rooms: Arc<Rooms>) -> Router {
         .route("/healthz", get(health))
         .route("/stats", get(stats))
         .route("/ws", get(socket))
+        .route("/ws/stream", get(stream_socket))
         .fallback(get(asset))
         .with_state(rooms)
 }
@@ -72,7 +74,7 @@ pub(crate) async fn serve(
     handle: Handle<SocketAddr>,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let service = app.into_make_service();
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
     match tls {
         Some(config) => {
             tracing::info!("serving https://{address}");
@@ -122,6 +124,33 @@ async fn socket(
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)
         .on_upgrade(move |socket| signal::serve(socket, visitor, rooms))
+}
+
+#[derive(Deserialize)]
+struct StreamQuery {
+    room: String,
+    peer: String,
+}
+
+async fn stream_socket(
+    State(rooms): State<Arc<Rooms>>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let Some(client) = stream::local_client(address, &headers) else {
+        let text = "streams are for programs on the server's own machine: use 127.0.0.1\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    };
+    let peer = match rooms.peer(&query.room, &query.peer) {
+        Ok(peer) => peer,
+        Err(text) => return (StatusCode::NOT_FOUND, text + "\n").into_response(),
+    };
+    upgrade
+        .max_message_size(MESSAGE_BYTES_MAX)
+        .max_frame_size(MESSAGE_BYTES_MAX)
+        .on_upgrade(move |socket| stream::serve(socket, peer, client))
 }
 
 /// Whether a browser that asks shows a page of this server; what is no browser says nothing.

@@ -5,6 +5,8 @@ mod envelope;
 mod http;
 mod rooms;
 mod signal;
+mod stream;
+mod tools;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -29,17 +31,17 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     // Workers are this executable: nothing of the server may happen in them.
     broth_worker::run_if_asked();
-    let Command::Serve(serve) = Cli::parse().command;
+    let command = Cli::parse().command;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    let served = Runtime::new()
+    let done = Runtime::new()
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(run(serve)));
-    match served {
+        .and_then(|runtime| runtime.block_on(run(command)));
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line with all causes; a backtrace would help nobody here.
@@ -49,7 +51,15 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(serve: Serve) -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(settings) => serve(settings).await,
+        Command::Publish(publish) => tools::publish::run(publish).await,
+        Command::Record(record) => tools::record::run(record).await,
+    }
+}
+
+async fn serve(serve: Serve) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let settings = serve.settings()?;
     let tls = http::tls(serve.tls()?).await?;
@@ -60,10 +70,11 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     let server = Server::new(settings).await.context("cannot start")?;
     let app = http::app(Arc::new(Rooms::new(server.clone())));
 
+    let stop = asked_to_stop()?;
     let handle = Handle::new();
     let serving = tokio::spawn(http::serve(listener, tls, app, handle.clone()));
     let reason = tokio::select! {
-        reason = asked_to_stop() => reason?,
+        reason = stop => reason,
         () = watch_workers(&server) => "no worker is left",
         ended = serving => {
             server.close().await;
@@ -90,12 +101,15 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn asked_to_stop() -> anyhow::Result<&'static str> {
+/// Waits for Ctrl-C or a supervisor; from this call on neither ends the process by itself.
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut interrupt = unix_signal(SignalKind::interrupt())?;
     let mut terminate = unix_signal(SignalKind::terminate())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use broth::{AudioLevels, Room, RoomEvent, RoomMediaCodec, RoomOptions, Server};
+use broth::{AudioLevels, Peer, Room, RoomEvent, RoomMediaCodec, RoomOptions, Server};
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, watch};
 
@@ -83,6 +83,17 @@ impl Rooms {
                 open.remove(name);
             }
         }
+    }
+
+    /// Who is called `name` in a room; the error says what is not there.
+    pub(crate) fn peer(&self, room: &str, name: &str) -> Result<Peer, String> {
+        let open = self.lock();
+        let made = open.get(room).and_then(|open| open.made.get());
+        let Some(made) = made.filter(|made| !made.room.closed()) else {
+            return Err(format!("there is no room {room:?}"));
+        };
+        let peer = made.room.get_peer_by_name(name);
+        peer.ok_or_else(|| format!("nobody in the room {room:?} is called {name:?}"))
     }
 
     fn claim(self: &Arc<Self>, name: &str) -> Claim {
@@ -233,7 +244,7 @@ fn speaking(levels: &AudioLevels) -> Value {
 
 fn describe(room: &Room) -> Value {
     let peers = room.peers();
-    let count = |what: fn(&broth::Peer) -> usize| peers.iter().map(what).sum::<usize>();
+    let count = |what: fn(&Peer) -> usize| peers.iter().map(what).sum::<usize>();
     json!({
         "id": room.id(),
         "worker": room.worker_idx(),

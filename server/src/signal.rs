@@ -24,7 +24,7 @@ const APP_DATA_BYTES_MAX: usize = 4096;
 /// Messages waiting for a client that reads slowly before it is given up.
 const QUEUE_MAX: usize = 1024;
 
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How long a client may be connected without having joined.
 const JOIN_TIME: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ const MESSAGES_PER_SECOND: f64 = 50.0;
 const MESSAGES_BURST: f64 = 200.0;
 
 /// A client that answers no ping for so long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(40);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(40);
 
 /// Who wants to enter which room.
 pub(crate) struct Visitor {
@@ -282,7 +282,7 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut queued: mpsc::Receiv
 }
 
 /// A close frame has room for 123 bytes of reason.
-fn shortened(reason: &str) -> String {
+pub(crate) fn shortened(reason: &str) -> String {
     let end = (0..=reason.len().min(120))
         .rev()
         .find(|&end| reason.is_char_boundary(end));

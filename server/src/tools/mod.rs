@@ -1,0 +1,13 @@
+//! The commands that join a room from outside, with ffmpeg at the other end of plain RTP. They are
+//! clients of the server's sockets like any other and share nothing with it.
+
+mod client;
+mod ffmpeg;
+mod ports;
+mod probe;
+pub(crate) mod publish;
+pub(crate) mod record;
+mod sdp;
+
+/// Where a server listens unless told otherwise.
+const SERVER: &str = "ws://127.0.0.1:3000";
