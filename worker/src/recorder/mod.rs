@@ -173,8 +173,8 @@ impl Recorder {
     /// Begins a record; `None` if there is no room.
     pub fn add<R: Record>(&mut self, id: R::Id, record: &R) -> Option<Entry> {
         let Some(at) = self.take_place() else {
-            self.refused += 1;
-            if self.capacity() > 0 {
+            if self.is_present() {
+                self.refused += 1;
                 self.memory.store(REFUSED, pack(self.refused));
             }
             return None;

@@ -63,6 +63,11 @@ impl Router {
         self.recorder.commit();
     }
 
+    /// Objects that found no room in the recorder.
+    pub fn unrecorded(&self) -> u64 {
+        self.recorder.refused()
+    }
+
     /// Whether a successor can go on with this router.
     pub fn is_recorded(&self) -> bool {
         self.recorder.is_present()
