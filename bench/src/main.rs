@@ -78,6 +78,9 @@ struct Args {
     /// How the viewers take what the kernel has for them.
     #[arg(long, value_enum, default_value_t = Receivers::Both)]
     receivers: Receivers,
+    /// Without a flight recorder, as before there was one.
+    #[arg(long)]
+    unrecorded: bool,
     /// CPU of the worker; the load runs on the others.
     #[arg(long, default_value_t = 0)]
     cpu: usize,
@@ -134,7 +137,10 @@ fn run(args: &Args) -> Result<()> {
     let mut worker = DrivenWorker::in_process(args.cpu)?;
     let ready = started.elapsed();
     pin_beside(args.cpu)?;
-    worker.create_router(ROUTER)?;
+    match args.unrecorded {
+        true => worker.create_router(ROUTER)?,
+        false => worker.create_recorded_router(ROUTER)?,
+    }
     let round_trip = time_transport(&mut worker)?;
 
     let senders: Vec<Client> = (0..args.producers)

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use broth_ipc::body::{CreateRouter, Hello, Protocol, RouterSocket};
 use broth_ipc::{
     CHANNEL_FD_ENV, Call, Fill, FromWorker, Ids, Inbox, Notification, Outbox, PAYLOAD_BYTES_MAX,
-    PROTOCOL, Request, Response, RouterId,
+    PROTOCOL, RECORDER_BYTES, Request, Response, RouterId,
 };
 use broth_worker::RUN_WORKER_ENV;
 use broth_worker::dtls::Certificate;
@@ -26,10 +26,11 @@ use broth_worker::net::binder::Binder;
 use broth_worker::net::sockets::Sockets;
 use broth_worker::settings::RtcSettings;
 use broth_worker::worker::Worker;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
-use nix::unistd::Pid;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{Pid, ftruncate};
 use serde_json::Value;
 
 /// How long an answer may take.
@@ -217,6 +218,18 @@ impl DrivenWorker {
     /// # Errors
     /// As [`call`](Self::call).
     pub fn create_router(&mut self, id: RouterId) -> Result<()> {
+        self.create_router_with(id, None)
+    }
+
+    /// As [`create_router`](Self::create_router), with a flight recorder.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_recorded_router(&mut self, id: RouterId) -> Result<()> {
+        self.create_router_with(id, Some(recorder()?))
+    }
+
+    fn create_router_with(&mut self, id: RouterId, recorder: Option<OwnedFd>) -> Result<()> {
         let udp = UdpSocket::bind("127.0.0.1:0")?;
         let tcp = TcpListener::bind("127.0.0.1:0")?;
         let socket = |protocol, port| RouterSocket {
@@ -233,9 +246,12 @@ impl DrivenWorker {
         nix::sys::socket::setsockopt(&udp, nix::sys::socket::sockopt::SndBuf, &(4 << 20))?;
         let call = Call::CreateRouter(CreateRouter {
             sockets,
-            ..CreateRouter::default()
+            recorder: recorder.is_some(),
+            restore: false,
         });
-        self.call_with(Ids::router(id), call, vec![udp.into(), tcp.into()])?;
+        let sockets: [OwnedFd; 2] = [udp.into(), tcp.into()];
+        let fds = sockets.into_iter().chain(recorder).collect();
+        self.call_with(Ids::router(id), call, fds)?;
         Ok(())
     }
 }
@@ -254,4 +270,17 @@ impl Drop for DrivenWorker {
             }
         }
     }
+}
+
+/// Memory for a router's flight recorder, as a controller makes it.
+///
+/// # Errors
+/// The kernel has none.
+pub fn recorder() -> Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let memory = memfd_create(c"broth-recorder", flags)?;
+    ftruncate(&memory, RECORDER_BYTES as i64)?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(memory)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use broth_bench::peer::{Endpoint, Peer};
 use broth_bench::rtp::{identity_mapping, vp8_packet, vp8_parameters};
-use broth_bench::worker::DrivenWorker;
+use broth_bench::worker::{DrivenWorker, recorder};
 use broth_ipc::body::{
     CreateConsumer, CreateProducer, CreateRouter, DtlsParameters, DtlsRole, DtlsState, Empty,
     EnableConsumer, IceParameters, IceState, Protocol, RouterSocket, WebRtcTransportDump,
@@ -20,7 +20,6 @@ use broth_ipc::{Call, Event, Ids, RECORDER_BYTES, TransportId};
 use broth_worker::srtp::Profile;
 use broth_worker::wire::rtcp;
 use broth_worker::wire::rtp::{RtpHeader, header_len, is_rtcp, is_rtp};
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 
@@ -146,7 +145,7 @@ impl Room {
         let mut room = Self {
             worker: DrivenWorker::of_program(Path::new(WORKER)).unwrap(),
             socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
-            recorder: recorder(),
+            recorder: recorder().unwrap(),
             transports: Vec::new(),
             seq: 65_500,
         };
@@ -359,12 +358,4 @@ fn was_asked_for_keyframe(sender: &mut Peer) -> bool {
             .any(|packet| matches!(packet, rtcp::Packet::Pli { .. }));
     }
     was_asked
-}
-
-fn recorder() -> OwnedFd {
-    let memory = memfd_create(c"test", MFdFlags::MFD_ALLOW_SEALING).unwrap();
-    ftruncate(&memory, RECORDER_BYTES as i64).unwrap();
-    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).unwrap();
-    memory
 }

@@ -81,6 +81,8 @@ pub struct Sending {
     ts: TsOffset,
     pictures: PictureIds,
     log: SentLog,
+    /// The highest number that an earlier worker may have sent under.
+    unrepeatable: Option<u64>,
     flight: Option<Flight>,
 }
 
@@ -169,6 +171,7 @@ impl Consumer {
             ts: TsOffset::new(u32::from_be_bytes(ts)),
             pictures: PictureIds::default(),
             log: SentLog::default(),
+            unrepeatable: None,
             flight: None,
             parameters,
         }));

@@ -157,6 +157,10 @@ impl Worker {
             load.transports += transports;
             load.producers += producers;
             load.consumers += consumers;
+            let unrecorded = router.unrecorded();
+            if unrecorded > 0 {
+                *load.drops.entry("unrecorded".into()).or_default() += unrecorded;
+            }
         }
         answer(&load)
     }

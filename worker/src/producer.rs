@@ -82,6 +82,8 @@ pub struct Stream {
     pub has_fir: bool,
     /// Sequence number of the last FIR.
     pub fir_seq: u8,
+    /// An earlier worker died while packets were missing that will not be asked for again.
+    pub has_lost: bool,
     /// Index of its encoding.
     encoding: u8,
     flight: Option<Flight>,
@@ -302,6 +304,7 @@ impl Producer {
             has_pli: parameters::has_feedback(codec, "nack", Some("pli")),
             has_fir: parameters::has_feedback(codec, "ccm", Some("fir")),
             fir_seq: 0,
+            has_lost: false,
             encoding: u8::try_from(encoding_index).ok()?,
             flight: None,
         })

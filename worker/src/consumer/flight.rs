@@ -54,13 +54,14 @@ impl Consumer {
                 let received = stream.recv.highest()?;
                 let numbering = Numbering::resumed(record.seq_offset, highest)?;
                 let is_near = numbering.highest_src() < received + u64::from(DROPOUT_MAX);
-                is_near.then_some((stream.profile, received, numbering))
+                is_near.then_some((stream, received, numbering))
             });
+            sending.unrepeatable = Some(highest);
             sending.numbering = match source {
-                Some((profile, received, numbering)) => {
-                    has_hole = numbering.highest_src() > received;
+                Some((stream, received, numbering)) => {
+                    has_hole = stream.has_lost || numbering.highest_src() > received;
                     self.current = record.current;
-                    self.effective = profile;
+                    self.effective = stream.profile;
                     self.is_sync_due = false;
                     numbering
                 }
@@ -83,6 +84,21 @@ impl Consumer {
         });
         sending.note(self.current);
         has_hole
+    }
+
+    /// Whether a receiver misses what was sent before this worker was there: it can only be helped
+    /// by a key frame, and one is enough.
+    pub fn take_unrepeatable(&mut self, seq: u16) -> bool {
+        let Some(sending) = &mut self.sending else {
+            return false;
+        };
+        let is_it = sending
+            .unrepeatable
+            .is_some_and(|highest| (highest as u16).wrapping_sub(seq) < 1 << 15);
+        if is_it {
+            sending.unrepeatable = None;
+        }
+        is_it
     }
 
     /// The record, to be removed.

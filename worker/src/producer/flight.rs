@@ -3,12 +3,13 @@
 use broth_ipc::ProducerId;
 
 use super::{Producer, Stream};
-use crate::recorder::{Entry, HIGHEST, Record, Recorded, Recorder, StreamRecord};
+use crate::recorder::{Entry, HIGHEST, MISSING, Record, Recorded, Recorder, StreamRecord};
 
 /// Where a stream is recorded.
 pub(super) struct Flight {
     entry: Entry,
     record: StreamRecord,
+    missing: usize,
 }
 
 impl Producer {
@@ -35,8 +36,13 @@ impl Producer {
         if counters[HIGHEST] > 0 {
             stream.recv.resume(record.base_seq, counters[HIGHEST]);
         }
+        stream.has_lost = counters[MISSING] > 0;
         stream.fir_seq = record.fir_seq;
-        stream.flight = Some(Flight { entry, record });
+        stream.flight = Some(Flight {
+            entry,
+            record,
+            missing: counters[MISSING] as usize,
+        });
         self.streams.push(stream);
         Ok(record.ssrc)
     }
@@ -67,7 +73,11 @@ impl Stream {
             if let Some(entry) = &entry {
                 entry.set(HIGHEST, highest.saturating_sub(1));
             }
-            self.flight = entry.map(|entry| Flight { entry, record });
+            self.flight = entry.map(|entry| Flight {
+                entry,
+                record,
+                missing: 0,
+            });
         }
         if let Some(flight) = &mut self.flight {
             if flight.record != record {
@@ -75,6 +85,11 @@ impl Stream {
                 record.write(&mut flight.entry);
             }
             recorder.set_later(&flight.entry, HIGHEST, highest);
+            let missing = self.recv.nack.missing();
+            if missing != flight.missing {
+                flight.missing = missing;
+                recorder.set_later(&flight.entry, MISSING, missing as u64);
+            }
         }
     }
 

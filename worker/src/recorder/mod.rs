@@ -1,8 +1,8 @@
 //! The flight recorder of a router: what a successor needs to go on where this worker stopped,
 //! in memory that outlives the process.
 //!
-//! Owns the layout: a header, then records of one size ([`entry`]); what is in them is said in
-//! [`records`]. Never maps anything itself and never looks at media. `docs/recovery.md` tells
+//! Owns the layout: a header, then records of one size (`entry`); what is in them is said in
+//! `records`. Never maps anything itself and never looks at media. `docs/recovery.md` tells
 //! what is restored from it and what is lost.
 //!
 //! ```text
@@ -27,8 +27,8 @@ pub use entry::{Entry, Kind};
 use entry::{Found, RECORD_WORDS, pack, unpack};
 pub use memory::Memory;
 pub use records::{
-    ConsumerRecord, HIGHEST, InboundRecord, NEWEST_PICTURE, NEWEST_TS, RTX_SEQ, Record, SENDERS,
-    SRTCP_INDEX, StreamRecord, TWCC_COUNT, TransportRecord,
+    ConsumerRecord, HIGHEST, InboundRecord, MISSING, NEWEST_PICTURE, NEWEST_TS, RTX_SEQ, Record,
+    SENDERS, SRTCP_INDEX, StreamRecord, TWCC_COUNT, TransportRecord,
 };
 
 /// `broth-fr`.
@@ -173,8 +173,8 @@ impl Recorder {
     /// Begins a record; `None` if there is no room.
     pub fn add<R: Record>(&mut self, id: R::Id, record: &R) -> Option<Entry> {
         let Some(at) = self.take_place() else {
-            self.refused += 1;
-            if self.capacity() > 0 {
+            if self.is_present() {
+                self.refused += 1;
                 self.memory.store(REFUSED, pack(self.refused));
             }
             return None;

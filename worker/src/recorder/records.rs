@@ -19,6 +19,8 @@ pub const TWCC_COUNT: usize = 2;
 /// Counter of what was received: the highest index or number. Of a consumer: one more than the
 /// highest index that was sealed under; 0 before the first.
 pub const HIGHEST: usize = 0;
+/// Counter of a stream: packets that are missing and may still come.
+pub const MISSING: usize = 1;
 /// Counter of a consumer: the last number of its RTX stream.
 pub const RTX_SEQ: usize = 1;
 /// Counter of a consumer: the newest timestamp.

@@ -63,6 +63,11 @@ impl Router {
         self.recorder.commit();
     }
 
+    /// Objects that found no room in the recorder.
+    pub fn unrecorded(&self) -> u64 {
+        self.recorder.refused()
+    }
+
     /// Whether a successor can go on with this router.
     pub fn is_recorded(&self) -> bool {
         self.recorder.is_present()
@@ -168,6 +173,12 @@ impl Router {
             if let Some(entry) = entry {
                 self.recorder.remove(entry);
             }
+        }
+        let id = transport.id;
+        let consumers = &mut self.recordings.consumers;
+        let stale = consumers.extract_if(|_, consumer| consumer.record.transport == id);
+        for (_, consumer) in stale {
+            self.recorder.remove(consumer.entry);
         }
     }
 

@@ -106,8 +106,13 @@ impl Router {
         let consumer = &mut self.consumers[consumer_key];
         consumer.count_feedback(|stream| stream.nacks += 1);
         let producer = &self.producers[consumer.producer];
+        let mut needs_keyframe = false;
         for seq in seqs {
+            needs_keyframe |= consumer.take_unrepeatable(seq);
             consumer.resend(io, way, producer, seq);
+        }
+        if needs_keyframe {
+            self.request_keyframe_for(io, consumer_key);
         }
     }
 

@@ -142,6 +142,11 @@ impl NackGenerator {
         }
     }
 
+    /// How many packets are missing.
+    pub fn missing(&self) -> usize {
+        self.missing.len()
+    }
+
     /// When to poll.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.poll_at
