@@ -53,6 +53,10 @@ pub struct Ready {
     pub pid: u32,
     /// CPUs the worker may run on.
     pub cpus: Vec<usize>,
+    /// The certificate and key it made for itself, if it was given none: what a successor needs so
+    /// that clients recognise it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtls: Option<DtlsIdentity>,
     /// Whether it can continue the routers of a worker that died.
     #[serde(default)]
     pub restores: bool,

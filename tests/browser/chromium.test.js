@@ -250,7 +250,68 @@ test("a receiver switches between the profiles of a simulcast camera", LIMIT, as
   assertNoFaults(ann, ben);
 });
 
-test("a call outlives its worker", LIMIT, async () => {
+/** The longest time between two frames shown, in the two seconds after something is done. */
+const longestGap = (page, peer) => page.evaluate((peer) => {
+  const video = document.querySelector(`[data-tile="peer/${peer}"] video`);
+  return new Promise((resolve) => {
+    const begin = performance.now();
+    let [last, longest] = [begin, 0];
+    const shown = () => {
+      const now = performance.now();
+      longest = Math.max(longest, now - last);
+      last = now;
+      if (now < begin + 2000) video.requestVideoFrameCallback(shown);
+    };
+    video.requestVideoFrameCallback(shown);
+    setTimeout(() => resolve(Math.max(longest, performance.now() - last)), 2000);
+  });
+}, peer);
+
+/** Watches for anything the page says of trouble. */
+const watchBanner = (page) => page.evaluate(() => {
+  window.seen = [];
+  new MutationObserver(() => {
+    const banner = document.getElementById("banner");
+    if (!banner.hidden) window.seen.push(document.getElementById("banner-text").textContent);
+  }).observe(document.getElementById("banner"), { attributes: true, childList: true, subtree: true });
+});
+
+test("a worker's death is not an event for the people in the call", LIMIT, async (t) => {
+  if (process.env.BROTH_WORKER) {
+    t.skip("the original worker takes its rooms along");
+    return;
+  }
+  const own = await startServer({ workers: 1 });
+  try {
+    const ann = await joinCall(browser, own, "immortal", "ann");
+    const ben = await joinCall(browser, own, "immortal", "ben");
+    await Promise.all([expectMedia(ann, "ben"), expectMedia(ben, "ann")]);
+    await Promise.all([watchBanner(ann), watchBanner(ben)]);
+    const pids = new Set();
+    for (let round = 0; round < 5; round += 1) {
+      const quiet = await longestGap(ben, "ann");
+      const { workers: [{ pid }] } = await own.stats();
+      assert.ok(!pids.has(pid), "another worker");
+      pids.add(pid);
+      const gap = longestGap(ben, "ann");
+      process.kill(pid, "SIGKILL");
+      t.diagnostic(`longest gap ${Math.round(await gap)} ms, without a death ${Math.round(quiet)} ms`);
+      await Promise.all([expectMedia(ann, "ben"), expectMedia(ben, "ann")]);
+    }
+    for (const page of [ann, ben]) {
+      assert.deepEqual(await page.evaluate(() => [window.broth.joins, window.seen]), [1, []]);
+    }
+    assertNoFaults(ann, ben);
+  } finally {
+    await own.stop();
+  }
+});
+
+test("a call whose worker cannot be continued joins again", LIMIT, async (t) => {
+  if (!process.env.BROTH_WORKER) {
+    t.skip("only the original worker takes its rooms along");
+    return;
+  }
   const own = await startServer({ workers: 1 });
   try {
     const pages = [
@@ -260,15 +321,7 @@ test("a call outlives its worker", LIMIT, async () => {
     const [ann, ben] = pages;
     await Promise.all([expectMedia(ann, "ben"), expectMedia(ben, "ann")]);
     const { workers: [{ pid }] } = await own.stats();
-    for (const page of pages) {
-      await page.evaluate(() => {
-        window.seen = [];
-        new MutationObserver(() => {
-          const banner = document.getElementById("banner");
-          if (!banner.hidden) window.seen.push(document.getElementById("banner-text").textContent);
-        }).observe(document.getElementById("banner"), { attributes: true, childList: true, subtree: true });
-      });
-    }
+    await Promise.all(pages.map(watchBanner));
     process.kill(pid, "SIGKILL");
     for (const page of pages) {
       await eventually("it joined again", () =>

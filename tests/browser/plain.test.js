@@ -204,14 +204,22 @@ test("other codecs are encoded when asked, and the end of the file is the end", 
   await ann.waitForSelector('[data-tile="peer/other"]', { state: "detached" });
 });
 
-test("a publisher ends when its room does", LIMIT, async () => {
-  const publish = broth("publish", sample, "--room", "doomed", "--loop");
+test("a publisher ends when its room does, and not with its worker", LIMIT, async () => {
+  const own = await startServer();
+  const address = own.url.replace("http", "ws");
+  const publish = run(serverBinary(), ["publish", sample, "--room", "doomed", "--loop", "--server", address]);
   await says(publish, "publishing");
-  const { workers: [{ pid }] } = await server.stats();
+  const { workers: [{ pid }] } = await own.stats();
   process.kill(pid, "SIGKILL");
+  await eventually("another worker", async () => {
+    const { workers: [worker] } = await own.stats();
+    return worker && worker.pid !== pid;
+  });
+  assert.ok(running.has(publish), publish.output);
+  await own.stop();
   const { code, output } = await publish.ended;
   assert.equal(code, 1);
-  assert.match(output, /the server closed the connection: the room closed/);
+  assert.match(output, /the server closed the connection: /);
 });
 
 test("what cannot be is told clearly", LIMIT, async () => {

@@ -72,20 +72,24 @@ impl Worker {
                 hello.protocol
             )));
         }
-        if let Some(identity) = hello.dtls {
-            let certificate =
-                Certificate::from_pem(&identity.certificate, &identity.private_key)
-                    .map_err(|error| Rejection::invalid(format!("DTLS certificate: {error}")))?;
-            self.io
-                .set_certificate(certificate)
-                .map_err(|error| Rejection::invalid(format!("DTLS certificate: {error}")))?;
-        }
+        let refuse = |error| Rejection::invalid(format!("DTLS certificate: {error}"));
+        let own = match hello.dtls {
+            Some(identity) => {
+                let certificate =
+                    Certificate::from_pem(&identity.certificate, &identity.private_key)
+                        .map_err(refuse)?;
+                self.io.set_certificate(certificate).map_err(refuse)?;
+                None
+            }
+            None => Some(self.io.certificate.to_identity().map_err(refuse)?),
+        };
         self.dialect = Dialect::Broth;
         answer(&Ready {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             cpus: crate::load::allowed_cpus(),
+            dtls: own,
             restores: true,
         })
     }

@@ -67,7 +67,9 @@ pub(crate) struct Slot {
     pub(crate) idx: usize,
     id: String,
     spec: WorkerSpec,
-    hello: Hello,
+    /// With the certificate of the first worker, unless there was one before: successors are to be
+    /// recognised by clients.
+    hello: Mutex<Hello>,
     /// Why the original worker cannot serve here.
     original_refusal: Option<&'static str>,
     /// Whether another worker is ready to take over.
@@ -111,7 +113,7 @@ impl Slot {
             idx,
             id,
             spec,
-            hello,
+            hello: Mutex::new(hello),
             original_refusal,
             has_standby,
             settings: Mutex::default(),
@@ -353,7 +355,8 @@ impl Slot {
     /// Finds out what kind of worker the other end is: the original one does not know `hello`.
     /// One of ours must be pinned where it should be.
     async fn greet(&self, channel: &WorkerChannel) -> Result<WorkerKind, String> {
-        let hello = channel.request(Ids::NONE, Call::Hello(self.hello.clone()), vec![]);
+        let hello = lock(&self.hello).clone();
+        let hello = channel.request(Ids::NONE, Call::Hello(hello), vec![]);
         let answer = timeout(READY_TIMEOUT, hello).await;
         let answer = match answer.map_err(|_| "not ready in time".to_owned())? {
             Err(Error::Refused(refusal)) if refusal.reason == UNKNOWN_METHOD => {
@@ -368,6 +371,9 @@ impl Slot {
         let ready: Ready = crate::parsed(answer).map_err(|error| error.to_string())?;
         if ready.cpus != [self.spec.cpu] {
             return Err(format!("pinned to {:?}, not {}", ready.cpus, self.spec.cpu));
+        }
+        if let Some(identity) = ready.dtls {
+            lock(&self.hello).dtls.get_or_insert(identity);
         }
         let restores = ready.restores;
         Ok(WorkerKind::Broth { restores })

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use broth::{Room, RoomEvent};
+use broth::{Profile, Room, RoomEvent, Settings};
 use broth_bench::peer::Peer;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::media::{connect_receiver, connect_sender, send_vp8};
-use super::support::{House, vp8, wait_for};
+use super::support::{Client, House, dtls, opus, settings, simulcast, vp8, wait_for};
 use crate::support::receive_rtp;
 
 /// Sends a signal to the worker of the house.
@@ -77,4 +77,182 @@ async fn media_goes_on_over_many_deaths_and_nobody_is_told() {
     assert!(!consumer.closed() && !source.closed());
     assert_eq!(house.counts().await, [2, 1, 1]);
     house.server.close().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_stands_still_is_found_and_replaced() {
+    let house = House::new(141).await;
+    let alice = house.join("alice");
+    alice.create_transport(1, "send").await;
+    let stopped = hit(&house, Signal::SIGSTOP);
+    println!("after its death: {:?}", recovered(&house.room).await);
+    assert_ne!(house.server.workers()[0].pid, stopped);
+    assert_eq!(house.counts().await, [1, 0, 0]);
+    house.server.close().await;
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_and_another_stands_behind_it() {
+    let with_standby = Settings {
+        standby: true,
+        ..settings(142, 1)
+    };
+    let house = House::with(with_standby).await;
+    let alice = house.join("alice");
+    let _sender = connect_sender(&alice, 1).await;
+    let me = std::process::id();
+    for _ in 0..5 {
+        let standby = wait_for_standby(me, house.server.workers()[0].pid).await;
+        hit(&house, Signal::SIGKILL);
+        println!("gap: {:?}", recovered(&house.room).await);
+        assert_eq!(house.server.workers()[0].pid, standby);
+    }
+    // A standby that died is no use, and no harm.
+    let standby = wait_for_standby(me, house.server.workers()[0].pid).await;
+    kill(Pid::from_raw(standby as i32), Signal::SIGKILL).unwrap();
+    hit(&house, Signal::SIGKILL);
+    recovered(&house.room).await;
+    assert!(!alice.web_rtc(1).closed());
+    house.server.close().await;
+}
+
+/// Waits until another worker than `active` is there and has settled; returns its process id.
+async fn wait_for_standby(parent: u32, active: u32) -> u32 {
+    let found = async {
+        loop {
+            let children = format!("/proc/{parent}/task");
+            let threads = std::fs::read_dir(children).unwrap().flatten();
+            let pids = threads
+                .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+            let pids: Vec<u32> = pids
+                .flat_map(|line| {
+                    line.split(' ')
+                        .filter_map(|pid| pid.parse().ok())
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            if let Some(standby) = pids
+                .into_iter()
+                .find(|pid| *pid != active && is_waiting(*pid))
+            {
+                return standby;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    super::support::soon("a standby", found).await
+}
+
+/// Whether a worker is in its event loop and has nothing to do.
+fn is_waiting(pid: u32) -> bool {
+    let place = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+    place.contains("epoll")
+}
+
+/// A generator of random numbers that is the same on every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) as usize % end
+    }
+}
+
+/// Does something that clients and applications do.
+async fn act(dice: &mut Dice, house: &House, clients: &[Client], next: &mut u32) {
+    *next += 10;
+    let id = *next;
+    let client = &clients[dice.below(clients.len())];
+    let transports = client.peer.transports();
+    let transport = (!transports.is_empty()).then(|| &transports[dice.below(transports.len())]);
+    let producers = client.peer.producers();
+    let producer = (!producers.is_empty()).then(|| &producers[dice.below(producers.len())]);
+    let consumers = client.peer.consumers();
+    let consumer = (!consumers.is_empty()).then(|| &consumers[dice.below(consumers.len())]);
+    let profile = [Profile::Low, Profile::Medium, Profile::High][dice.below(3)];
+    match (dice.below(12), transport, producer, consumer) {
+        (0, ..) => {
+            client
+                .create_transport(id, ["send", "recv"][dice.below(2)])
+                .await;
+        }
+        (1, ..) => {
+            let members = json!({ "id": id, "plainRtpParameters": {} });
+            // The room has few ports.
+            let _ = client.request("createTransport", members).await;
+        }
+        (2 | 3, Some(transport), ..) => {
+            let parameters = [opus, vp8, simulcast][dice.below(3)](id * 1000);
+            client.produce(id, transport.id(), parameters).await;
+        }
+        (4, Some(transport), _, Some(consumer)) if !consumer.enabled() => {
+            let members = json!({ "id": consumer.id(), "transportId": transport.id() });
+            client.request("enableConsumer", members).await.unwrap();
+        }
+        (5, _, Some(producer), _) => {
+            let _ = producer.paused() && producer.resume(None) || producer.pause(None);
+            producer.set_preferred_profile(profile);
+        }
+        (6, _, _, Some(consumer)) => {
+            let _ = consumer.paused() && consumer.resume(None) || consumer.pause(None);
+            consumer.set_preferred_profile(profile);
+        }
+        (7, Some(transport), ..) => {
+            let members = json!({ "id": transport.id(), "dtlsParameters": dtls("client") });
+            client.notify("updateTransport", members).await;
+        }
+        (8, Some(transport), ..) => {
+            let _ = client
+                .request("restartTransport", json!({ "id": transport.id() }))
+                .await;
+        }
+        (9, Some(transport), ..) if dice.below(3) == 0 => transport.close(None),
+        (10, _, Some(producer), _) if dice.below(3) == 0 => producer.close(None),
+        (11, Some(transport), ..) => {
+            if let Some(transport) = transport.as_web_rtc() {
+                let _ = transport.set_max_bitrate(100_000 + id).await;
+            }
+        }
+        _ => drop(house.room.audio_levels()),
+    }
+}
+
+#[tokio::test]
+async fn whatever_was_done_the_next_worker_says_the_same_of_it() {
+    for seed in 0..8 {
+        let house = House::new(143).await;
+        let clients = ["a", "b", "c"].map(|name| house.join(name));
+        let (mut dice, mut next) = (Dice(seed), 0);
+        for _ in 0..60 {
+            act(&mut dice, &house, &clients, &mut next).await;
+        }
+        let dump = async || {
+            let mut dump = serde_json::to_value(house.room.dump().await.unwrap()).unwrap();
+            for (list, id) in [
+                ("transports", "transportId"),
+                ("producers", "producerId"),
+                ("consumers", "consumerId"),
+            ] {
+                let list = dump[list].as_array_mut().unwrap();
+                list.sort_by_key(|object| object[id].as_u64());
+            }
+            let maps = dump["mapProducerConsumers"].as_object_mut().unwrap();
+            for consumers in maps.values_mut() {
+                consumers
+                    .as_array_mut()
+                    .unwrap()
+                    .sort_by_key(Value::to_string);
+            }
+            dump
+        };
+        let before = dump().await;
+        hit(&house, Signal::SIGKILL);
+        recovered(&house.room).await;
+        assert_eq!(dump().await, before, "seed {seed}");
+        house.server.close().await;
+    }
 }

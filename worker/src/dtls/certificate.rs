@@ -1,6 +1,6 @@
 //! The worker's certificate and the fingerprints of any certificate (RFC 8122).
 
-use broth_ipc::body::Fingerprint;
+use broth_ipc::body::{DtlsIdentity, Fingerprint};
 use openssl::asn1::Asn1Time;
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
@@ -64,6 +64,18 @@ impl Certificate {
         Ok(Self {
             x509: X509::from_pem(certificate.as_bytes())?,
             key: PKey::private_key_from_pem(key.as_bytes())?,
+        })
+    }
+
+    /// The certificate and its key as PEM.
+    ///
+    /// # Errors
+    /// OpenSSL fails.
+    pub fn to_identity(&self) -> Result<DtlsIdentity, ErrorStack> {
+        let text = |pem: Vec<u8>| String::from_utf8_lossy(&pem).into_owned();
+        Ok(DtlsIdentity {
+            certificate: text(self.x509.to_pem()?),
+            private_key: text(self.key.private_key_to_pem_pkcs8()?),
         })
     }
 
