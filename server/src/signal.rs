@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use broth::{EventStream, Peer, PeerEvent};
 use futures_util::stream::SplitSink;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, Stream, StreamExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
@@ -25,6 +25,9 @@ const APP_DATA_BYTES_MAX: usize = 4096;
 const QUEUE_MAX: usize = 1024;
 
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long a client may take to end a connection that was closed.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// How long a client may be connected without having joined.
 const JOIN_TIME: Duration = Duration::from_secs(30);
@@ -80,11 +83,20 @@ pub(crate) async fn serve(socket: WebSocket, visitor: Visitor, rooms: Arc<Rooms>
     // A full queue means that the client does not read: it is not told either.
     let _ = queue.try_send(Message::Close(Some(frame)));
     drop(queue);
-    drop(incoming);
     let abort = writer.abort_handle();
     if timeout(PING_INTERVAL, writer).await.is_err() {
         tracing::debug!("the client did not take the last messages");
         abort.abort();
+    }
+    await_end(incoming).await;
+}
+
+/// Lets the client end a connection it was told to close (RFC 6455 §7.1.1): what it sends
+/// meanwhile, a pong for instance, would be answered with a reset, which may overtake the reason.
+pub(crate) async fn await_end<T>(mut incoming: impl Stream<Item = Result<T, axum::Error>> + Unpin) {
+    let ended = async { while incoming.next().await.is_some_and(|message| message.is_ok()) {} };
+    if timeout(CLOSE_TIME, ended).await.is_err() {
+        tracing::debug!("the client does not close");
     }
 }
 
@@ -100,7 +112,7 @@ impl Session {
     /// Runs until the client closes (`Ok`) or has to be closed.
     async fn run<S>(&mut self, incoming: &mut S) -> Result<(), Refusal>
     where
-        S: futures_util::Stream<Item = Result<Message, axum::Error>> + Unpin,
+        S: Stream<Item = Result<Message, axum::Error>> + Unpin,
     {
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);

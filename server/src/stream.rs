@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::envelope::{self, Incoming};
-use crate::signal::{PING_INTERVAL, SILENCE_MAX, shortened};
+use crate::signal::{PING_INTERVAL, SILENCE_MAX, await_end, shortened};
 
 /// What a receiver has to know of what is sent to one of its ports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub(crate) async fn serve(mut socket: WebSocket, peer: Peer, client: IpAddr) {
         reason: shortened(&reason).into(),
     };
     let _ = socket.send(Message::Close(Some(frame))).await;
+    drop(session);
+    await_end(socket).await;
 }
 
 struct Session {
