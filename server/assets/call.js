@@ -210,6 +210,8 @@ export class Call extends EventTarget {
     signal.addEventListener("close", ({ detail }) => lost(detail.reason || "Connection lost."));
     signal.addEventListener("notification", ({ detail }) => {
       if (detail.target === "app") this.#handleApp(detail);
+      // The room would wait for the next producer or consumer to connect anew.
+      else if (detail.method === "transportClosed") lost("The media connection was lost.");
       else if (!room.closed) room.receiveNotification(detail);
     });
 

@@ -307,6 +307,27 @@ test("a worker's death is not an event for the people in the call", LIMIT, async
   }
 });
 
+test("a participant over ICE-TCP joins again when the worker dies, and the others stay", LIMIT, async (t) => {
+  if (process.env.BROTH_WORKER) {
+    t.skip("the original worker takes its rooms along");
+    return;
+  }
+  const own = await startServer({ workers: 1 });
+  try {
+    const ann = await joinCall(browser, own, "mixed", "ann", { udp: 0 });
+    const ben = await joinCall(browser, own, "mixed", "ben");
+    await Promise.all([expectMedia(ann, "ben"), expectMedia(ben, "ann")]);
+    const { workers: [{ pid }] } = await own.stats();
+    process.kill(pid, "SIGKILL");
+    await eventually("it joined again", () =>
+      ann.evaluate(() => window.broth.joins === 2 && window.broth.state === "joined"));
+    await Promise.all([expectMedia(ann, "ben"), expectMedia(ben, "ann")]);
+    assert.equal(await ben.evaluate(() => window.broth.joins), 1);
+  } finally {
+    await own.stop();
+  }
+});
+
 test("a call whose worker cannot be continued joins again", LIMIT, async (t) => {
   if (!process.env.BROTH_WORKER) {
     t.skip("only the original worker takes its rooms along");

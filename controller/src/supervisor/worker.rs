@@ -82,6 +82,11 @@ impl Rooms {
 
     /// A worker is ready: it takes rooms from now on, those of the last one first.
     pub(crate) fn recover(&self, worker: &Arc<Worker>) {
+        if worker.kind != (WorkerKind::Broth { restores: true }) {
+            self.close(&CloseReason::WorkerDied(
+                "another kind of worker follows".into(),
+            ));
+        }
         let mut rooms = self.list();
         // The smallest are the fastest: most people wait the least.
         rooms.sort_by_cached_key(Room::weight);
