@@ -116,6 +116,29 @@ async fn a_standby_takes_over_and_another_stands_behind_it() {
     house.server.close().await;
 }
 
+#[tokio::test]
+async fn nothing_is_left_of_dead_workers() {
+    let house = House::new(144).await;
+    let alice = house.join("alice");
+    let _sender = connect_sender(&alice, 1).await;
+    alice.produce(3, 1, vp8(1000)).await;
+    let descriptors = |pid: u32| {
+        let list = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        list.unwrap().count()
+    };
+    let counts = || [std::process::id(), house.server.workers()[0].pid].map(descriptors);
+    let mut before = None;
+    for _ in 0..10 {
+        hit(&house, Signal::SIGKILL);
+        recovered(&house.room).await;
+        // The first death may open what stays open, such as the runtime's own descriptors.
+        assert_eq!(*before.get_or_insert_with(counts), counts());
+    }
+    alice.peer.close(None);
+    assert_eq!(house.counts().await, [0, 0, 0]);
+    house.server.close().await;
+}
+
 /// Waits until another worker than `active` is there and has settled; returns its process id.
 async fn wait_for_standby(parent: u32, active: u32) -> u32 {
     let found = async {
