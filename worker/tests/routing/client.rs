@@ -77,7 +77,8 @@ impl Client {
             srtp: None,
             video: source(10 * u32::from(id)),
             audio: source(10 * u32::from(id) + 2),
-            rtx_seq: 65_530,
+            // Far enough from a rollover for the worker to see the stream before it (RFC 3711 §3.3.1).
+            rtx_seq: 65_450,
             history: VecDeque::new(),
             wants_keyframe: false,
             nacked: 0,
