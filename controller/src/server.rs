@@ -65,6 +65,8 @@ pub struct WorkerInfo {
     pub id: String,
     /// Its process id.
     pub pid: u32,
+    /// Process id of the worker that is ready to take over from it.
+    pub standby_pid: Option<u32>,
     /// The CPU it is pinned to.
     pub cpu: usize,
     /// Rooms in it.
@@ -175,6 +177,7 @@ impl Server {
             idx: worker.idx,
             id: worker.id.clone(),
             pid: worker.pid,
+            standby_pid: self.0.slots[worker.idx].standby_pid(),
             cpu: worker.cpu,
             rooms: worker.rooms.list().len(),
             load: lock(&worker.load).clone(),

@@ -79,6 +79,8 @@ pub(crate) struct Slot {
     /// The rooms of whichever worker is here.
     pub(crate) rooms: Arc<Rooms>,
     status: watch::Sender<Status>,
+    /// Process id of the standby, while one is ready.
+    standby_pid: Mutex<Option<u32>>,
     is_stopped: watch::Sender<bool>,
 }
 
@@ -119,6 +121,7 @@ impl Slot {
             settings: Mutex::default(),
             rooms: Arc::default(),
             status: watch::Sender::new(Status::Starting),
+            standby_pid: Mutex::default(),
             is_stopped: watch::Sender::new(false),
         }
     }
@@ -131,6 +134,11 @@ impl Slot {
             Status::Ready(worker) => Some(Arc::clone(worker)),
             Status::Starting | Status::Dead(_) | Status::GaveUp(_) => None,
         }
+    }
+
+    /// Process id of the standby, if one is ready.
+    pub(crate) fn standby_pid(&self) -> Option<u32> {
+        *lock(&self.standby_pid)
     }
 
     /// Whether no worker will ever be here again.
@@ -229,6 +237,7 @@ impl Slot {
         standby: &mut Option<Started>,
         tell: &impl Fn(SlotEvent),
     ) -> End {
+        *lock(&self.standby_pid) = None;
         let started = match standby
             .take()
             .filter(|standby| !standby.channel.is_closed())
@@ -243,7 +252,10 @@ impl Slot {
         let warm_up = async {
             if wants_standby {
                 match self.start(spawner).await {
-                    Ok(started) => *standby = Some(started),
+                    Ok(started) => {
+                        *lock(&self.standby_pid) = started.child.id();
+                        *standby = Some(started);
+                    }
                     Err(end) => tracing::error!(worker = self.id, end.reason, "no standby"),
                 }
             }
