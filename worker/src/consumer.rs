@@ -83,6 +83,8 @@ pub struct Sending {
     log: SentLog,
     /// The highest number that an earlier worker may have sent under.
     unrepeatable: Option<u64>,
+    /// Sent, and not told to the transport yet.
+    untold_bytes: u64,
     flight: Option<Flight>,
 }
 
@@ -172,6 +174,7 @@ impl Consumer {
             pictures: PictureIds::default(),
             log: SentLog::default(),
             unrepeatable: None,
+            untold_bytes: 0,
             flight: None,
             parameters,
         }));
@@ -337,6 +340,7 @@ impl Consumer {
         sending
             .stream
             .handle_sent(io.now, rewrite.ts, total_len, payload_len);
+        sending.note_sent();
         if sending.has_nack {
             let (picture_id, tl0picidx) = picture.unwrap_or_default();
             sending.log.insert(Sent {
@@ -391,13 +395,21 @@ impl Consumer {
         let packet = *packet;
         if sending.write(io, way, producer, &packet, &rewrite) {
             sending.stream.repaired += 1;
+            sending.note_feedback();
         }
+    }
+
+    /// Bytes sent since the last call.
+    pub fn take_sent_bytes(&mut self) -> u64 {
+        let sending = self.sending.as_mut();
+        sending.map_or(0, |sending| std::mem::take(&mut sending.untold_bytes))
     }
 
     /// Counts a feedback message of the receiver.
     pub fn count_feedback(&mut self, count: impl FnOnce(&mut SendStream)) {
         if let Some(sending) = &mut self.sending {
             count(&mut sending.stream);
+            sending.note_feedback();
         }
     }
 
@@ -498,6 +510,7 @@ impl Sending {
             return false;
         };
         io.sockets.commit(way.path, len);
+        self.untold_bytes += len as u64;
         true
     }
 

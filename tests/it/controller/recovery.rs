@@ -76,6 +76,17 @@ async fn media_goes_on_over_many_deaths_and_nobody_is_told() {
     }
     assert!(!consumer.closed() && !source.closed());
     assert_eq!(house.counts().await, [2, 1, 1]);
+    let sent = &source.get_stats().await.unwrap()[0];
+    let got = &consumer.get_stats().await.unwrap()[1];
+    assert_eq!(got.packet_count, 60);
+    // What a worker has sent when it dies, it may not have noted as received.
+    let known = sent.packet_count + sent.packets_lost;
+    assert!((50..=60).contains(&known), "{sent:?}");
+    assert!(sent.packet_count >= 10, "{sent:?}");
+    let stats = bob.web_rtc(2).get_stats().await.unwrap();
+    assert!(stats[0].bytes_sent > Some(got.byte_count), "{stats:?}");
+    let stats = alice.web_rtc(1).get_stats().await.unwrap();
+    assert!(stats[0].bytes_received > Some(sent.byte_count), "{stats:?}");
     house.server.close().await;
 }
 

@@ -26,6 +26,10 @@ impl Consumer {
         if let Some(sending) = &mut self.sending {
             let record = sending.record(transport, self.current);
             let entry = recorder.add(self.id, &record);
+            if let Some(entry) = &entry {
+                sending.stream.note_sent(entry);
+                sending.stream.note_feedback(entry);
+            }
             sending.flight = entry.map(|entry| Flight { entry, transport });
         }
     }
@@ -47,6 +51,7 @@ impl Consumer {
             record,
             counters,
         } = recorded;
+        sending.stream.resume(&counters);
         let mut has_hole = false;
         if let Some(highest) = counters[HIGHEST].checked_sub(1) {
             let source = record.current.and_then(|index| {
@@ -136,6 +141,20 @@ impl Sending {
         if let Some((id, tl0)) = picture {
             let picture = u64::from(id) << 8 | u64::from(tl0);
             entry.set(NEWEST_PICTURE, HAS_PICTURE | picture);
+        }
+    }
+
+    /// Records that a packet was sent, for the statistics.
+    pub(super) fn note_sent(&self) {
+        if let Some(flight) = &self.flight {
+            self.stream.note_sent(&flight.entry);
+        }
+    }
+
+    /// Records what the receiver said, for the statistics.
+    pub fn note_feedback(&self) {
+        if let Some(flight) = &self.flight {
+            self.stream.note_feedback(&flight.entry);
         }
     }
 

@@ -3,13 +3,19 @@
 use broth_ipc::ProducerId;
 
 use super::{Producer, Stream};
-use crate::recorder::{Entry, HIGHEST, MISSING, Record, Recorded, Recorder, StreamRecord};
+use crate::recorder::{
+    BYTES, DISCARDED, Entry, FIRS, HIGHEST, MISSING, NACKS, PACKETS, PLIS, REPAIRED, Record,
+    Recorded, Recorder, StreamRecord,
+};
+
+/// The counters of what was received.
+const RECEIVED: [usize; 6] = [HIGHEST, MISSING, PACKETS, BYTES, REPAIRED, DISCARDED];
 
 /// Where a stream is recorded.
 pub(super) struct Flight {
     entry: Entry,
     record: StreamRecord,
-    missing: usize,
+    received: [u64; RECEIVED.len()],
 }
 
 impl Producer {
@@ -34,14 +40,14 @@ impl Producer {
             return Err(entry);
         };
         if counters[HIGHEST] > 0 {
-            stream.recv.resume(record.base_seq, counters[HIGHEST]);
+            stream.recv.resume(&record, &counters);
         }
         stream.has_lost = counters[MISSING] > 0;
         stream.fir_seq = record.fir_seq;
         stream.flight = Some(Flight {
             entry,
             record,
-            missing: counters[MISSING] as usize,
+            received: RECEIVED.map(|counter| counters[counter]),
         });
         self.streams.push(stream);
         Ok(record.ssrc)
@@ -66,6 +72,7 @@ impl Stream {
             encoding: self.encoding,
             fir_seq: self.fir_seq,
             base_seq,
+            expected_before_base: self.recv.expected_before_base(),
         };
         if is_new {
             let entry = recorder.add(producer, &record);
@@ -76,7 +83,7 @@ impl Stream {
             self.flight = entry.map(|entry| Flight {
                 entry,
                 record,
-                missing: 0,
+                received: Default::default(),
             });
         }
         if let Some(flight) = &mut self.flight {
@@ -84,12 +91,30 @@ impl Stream {
                 flight.record = record;
                 record.write(&mut flight.entry);
             }
-            recorder.set_later(&flight.entry, HIGHEST, highest);
-            let missing = self.recv.nack.missing();
-            if missing != flight.missing {
-                flight.missing = missing;
-                recorder.set_later(&flight.entry, MISSING, missing as u64);
+            let recv = &self.recv;
+            let received = [
+                highest,
+                recv.nack.missing() as u64,
+                recv.packets,
+                recv.bytes,
+                recv.repaired,
+                recv.discarded,
+            ];
+            let before = std::mem::replace(&mut flight.received, received);
+            for (index, counter) in RECEIVED.into_iter().enumerate() {
+                if received[index] != before[index] {
+                    recorder.set_later(&flight.entry, counter, received[index]);
+                }
             }
+        }
+    }
+
+    /// Records how often the sender was asked for something.
+    pub fn note_asked(&self) {
+        if let Some(Flight { entry, .. }) = &self.flight {
+            entry.set(NACKS, self.recv.nacks);
+            entry.set(PLIS, self.recv.plis);
+            entry.set(FIRS, self.recv.firs);
         }
     }
 

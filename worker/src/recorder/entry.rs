@@ -1,8 +1,8 @@
 //! One record: a few counters, each a word of its own, and two slots for everything else.
 //!
 //! ```text
-//!  word  0   1   2   3 │  4          5 …  n-1   n     │ 26 …
-//!       counters       │ head   payload       sum     │ the other slot
+//!  word  0 … 15 │ 16    17 … 34   35  │ 36 …
+//!      counters │ head  payload   sum │ the other slot
 //!
 //!  head     generation:16 │ kind:8 │ payload words:8 │ id:32
 //!  counter  check:16 │ value:48
@@ -15,13 +15,16 @@ use std::rc::Rc;
 
 use super::memory::Memory;
 
-/// Words of a record: six cache lines.
-pub(super) const RECORD_WORDS: usize = COUNTERS + 2 * SLOT_WORDS;
-/// Counters of a record.
-pub(super) const COUNTERS: usize = 4;
+/// Words of a record: seven cache lines.
+pub const RECORD_WORDS: usize = COUNTERS + 2 * SLOT_WORDS;
+/// Counters of a record: those of every packet, and a cache line of rare ones.
+pub const COUNTERS: usize = 16;
 /// Most words of a payload.
 pub(super) const PAYLOAD_MAX: usize = SLOT_WORDS - 2;
-const SLOT_WORDS: usize = 22;
+const SLOT_WORDS: usize = 20;
+
+/// The counters of a record.
+pub type Counters = [u64; COUNTERS];
 
 /// Bits of a counter's value: those of an SRTP index (RFC 3711 §3.3.1).
 const COUNTER_BITS: u32 = 48;
@@ -60,7 +63,7 @@ pub(super) struct Raw {
     pub(super) kind: Kind,
     pub(super) id: u32,
     pub(super) payload: [u64; PAYLOAD_MAX],
-    pub(super) counters: [u64; COUNTERS],
+    pub(super) counters: Counters,
 }
 
 /// What a place holds.

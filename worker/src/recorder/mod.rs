@@ -6,7 +6,7 @@
 //! what is restored from it and what is lost.
 //!
 //! ```text
-//!  word 0      1                        2              3              8        56
+//!  word 0      1                        2              3              8        64
 //!       magic  version:32 │ record:32   records used   not recorded   record 0 record 1 …
 //! ```
 //!
@@ -23,21 +23,24 @@ use std::rc::Rc;
 
 use broth_ipc::{ConsumerId, ProducerId, TransportId};
 
-pub use entry::{Entry, Kind};
-use entry::{Found, RECORD_WORDS, pack, unpack};
+pub use entry::{COUNTERS, Counters, Entry, Kind, RECORD_WORDS};
+use entry::{Found, pack, unpack};
 pub use memory::Memory;
 pub use records::{
-    ConsumerRecord, HIGHEST, InboundRecord, MISSING, NEWEST_PICTURE, NEWEST_TS, RTX_SEQ, Record,
-    SENDERS, SRTCP_INDEX, StreamRecord, TWCC_COUNT, TransportRecord,
+    BYTES, BYTES_RECEIVED, BYTES_SENT, ConsumerRecord, DISCARDED, FIRS, HIGHEST, InboundRecord,
+    LOST, MISSING, NACKS, NEWEST_PICTURE, NEWEST_TS, PACKETS, PAYLOAD_BYTES, PLIS, REPAIRED,
+    RTX_SEQ, Record, SENDERS, SRTCP_INDEX, StreamRecord, TWCC_COUNT, TransportRecord,
 };
 
 /// `broth-fr`.
 const MAGIC: u64 = u64::from_le_bytes(*b"broth-fr");
 /// Changes with anything that is written.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const USED: usize = 2;
 const REFUSED: usize = 3;
 const HEADER_WORDS: usize = 8;
+/// Of so many counters set lately the next packet of a stream is likely to set one again.
+const LATEST: usize = 6;
 
 /// A router's recorder.
 #[derive(Debug)]
@@ -61,7 +64,7 @@ pub struct Recorded<R> {
     /// What it says.
     pub record: R,
     /// Its counters.
-    pub counters: [u64; 4],
+    pub counters: Counters,
 }
 
 /// Everything an earlier worker recorded, by the objects it is about.
@@ -199,7 +202,7 @@ impl Recorder {
 
     /// Ends a record.
     pub fn remove(&mut self, entry: Entry) {
-        let words = entry.word(0)..entry.word(entry::COUNTERS);
+        let words = entry.word(0)..entry.word(COUNTERS);
         self.uncommitted.retain(|(word, _)| !words.contains(word));
         self.free.push(entry.wipe());
     }
@@ -207,9 +210,10 @@ impl Recorder {
     /// Sets a counter with the next [`commit`](Self::commit).
     pub fn set_later(&mut self, entry: &Entry, counter: usize, value: u64) {
         let word = entry.word(counter);
-        match self.uncommitted.last_mut() {
-            Some((last, newest)) if *last == word => *newest = value,
-            _ => self.uncommitted.push((word, value)),
+        let mut latest = self.uncommitted.iter_mut().rev().take(LATEST);
+        match latest.find(|(set, _)| *set == word) {
+            Some((_, newest)) => *newest = value,
+            None => self.uncommitted.push((word, value)),
         }
     }
 

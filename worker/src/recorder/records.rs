@@ -16,6 +16,10 @@ pub const SRTCP_INDEX: usize = 0;
 pub const SENDERS: usize = 1;
 /// Counter of a transport: transport-wide feedback packets sent.
 pub const TWCC_COUNT: usize = 2;
+/// Counter of a transport: bytes received on it.
+pub const BYTES_RECEIVED: usize = 3;
+/// Counter of a transport: bytes sent on it.
+pub const BYTES_SENT: usize = 4;
 /// Counter of what was received: the highest index or number. Of a consumer: one more than the
 /// highest index that was sealed under; 0 before the first.
 pub const HIGHEST: usize = 0;
@@ -27,6 +31,25 @@ pub const RTX_SEQ: usize = 1;
 pub const NEWEST_TS: usize = 2;
 /// Counter of a consumer: the newest picture id and TL0PICIDX.
 pub const NEWEST_PICTURE: usize = 3;
+
+/// Counter of a stream or consumer, for its statistics: packets.
+pub const PACKETS: usize = 4;
+/// Counter of a stream or consumer, for its statistics: bytes of them.
+pub const BYTES: usize = 5;
+/// Counter of a consumer, for its reports: bytes of payload.
+pub const PAYLOAD_BYTES: usize = 6;
+/// Counter of a stream or consumer, for its statistics: packets repeated.
+pub const REPAIRED: usize = 8;
+/// Counter of a stream or consumer, for its statistics: NACKs.
+pub const NACKS: usize = 9;
+/// Counter of a stream or consumer, for its statistics: PLIs.
+pub const PLIS: usize = 10;
+/// Counter of a stream or consumer, for its statistics: FIRs.
+pub const FIRS: usize = 11;
+/// Counter of a consumer, for its statistics: packets lost, as its receiver says.
+pub const LOST: usize = 12;
+/// Counter of a stream, for its statistics: packets discarded.
+pub const DISCARDED: usize = 12;
 
 /// Something that is recorded.
 pub trait Record: Sized {
@@ -81,6 +104,8 @@ pub struct StreamRecord {
     pub fir_seq: u8,
     /// The number that counting began with.
     pub base_seq: u64,
+    /// Packets expected before that.
+    pub expected_before_base: u64,
 }
 
 /// What a consumer needs to go on numbering.
@@ -209,7 +234,7 @@ impl Record for StreamRecord {
         let small = [self.index, self.encoding, self.fir_seq, 0].map(u32::from);
         let [index, encoding, fir_seq, _] = small.map(u64::from);
         let first = u64::from(self.ssrc) | index << 32 | encoding << 40 | fir_seq << 48;
-        entry.write(&[first, self.base_seq]);
+        entry.write(&[first, self.base_seq, self.expected_before_base]);
     }
 
     fn read(words: &[u64]) -> Option<Self> {
@@ -220,6 +245,7 @@ impl Record for StreamRecord {
             encoding,
             fir_seq,
             base_seq: words[1],
+            expected_before_base: words[2],
         })
     }
 }

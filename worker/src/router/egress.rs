@@ -22,10 +22,10 @@ impl Router {
             let producer = &self.producers[producer_key];
             for &consumer_key in &producer.consumers {
                 let consumer = &mut self.consumers[consumer_key];
-                let Some(transport) = consumer.transport.map(|key| &self.transports[key]) else {
+                let Some(transport_key) = consumer.transport else {
                     continue;
                 };
-                let Some(way) = transport.way() else {
+                let Some(way) = self.transports[transport_key].way() else {
                     continue;
                 };
                 for &(stream, seq) in &pending {
@@ -38,6 +38,7 @@ impl Router {
                         io.note_consumer(self.id, consumer.id, event);
                     }
                 }
+                self.transports[transport_key].count_sent(consumer.take_sent_bytes());
             }
             pending.clear();
             self.producers[producer_key].pending = pending;
@@ -131,6 +132,7 @@ pub(super) fn send_keyframe_request(
         };
         emit_fir(&mut packet, 0, entry);
     }
+    stream.note_asked();
     transport.send_rtcp(io, &mut packet);
     io.scratch = packet;
 }

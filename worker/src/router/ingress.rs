@@ -41,7 +41,7 @@ impl Router {
         key: usize,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
-        self.transports[key].bytes_received += datagram.len() as u64;
+        self.transports[key].count_received(datagram.len());
         if rtp::is_rtcp(datagram) {
             self.handle_rtcp(io, key, datagram);
             return Ok(());
@@ -88,7 +88,7 @@ impl Router {
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
         let key = *self.by_path.get(&path).ok_or(DropReason::UnknownAddress)?;
-        self.transports[key].bytes_received += datagram.len() as u64;
+        self.transports[key].count_received(datagram.len());
         if rtp::is_rtcp(datagram) {
             return self.handle_srtcp(io, key, datagram);
         }
@@ -219,12 +219,14 @@ impl Router {
         let Link::WebRtc(webrtc) = &mut transport.link else {
             return;
         };
+        let mut sent = 0;
         while let Some(datagram) = webrtc.dtls.poll_transmit() {
             if let Some(path) = webrtc.ice.selected() {
-                transport.bytes_sent += datagram.len() as u64;
                 io.sockets.send(path, &datagram);
+                sent += datagram.len() as u64;
             }
         }
+        transport.count_sent(sent);
     }
 
     fn handle_ice_event(&mut self, io: &mut Io, key: usize, event: IceEvent<Path>) {

@@ -16,8 +16,8 @@ use crate::ice::{Credentials, IceLite};
 use crate::io::Io;
 use crate::net::sockets::Path;
 use crate::recorder::{
-    Entry, HIGHEST, InboundRecord, Memory, Recorded, Recorder, Recordings, SENDERS, SRTCP_INDEX,
-    TWCC_COUNT, TransportRecord,
+    BYTES_RECEIVED, BYTES_SENT, Entry, HIGHEST, InboundRecord, Memory, Recorded, Recorder,
+    Recordings, SENDERS, SRTCP_INDEX, TWCC_COUNT, TransportRecord,
 };
 use crate::srtp::{RecvIndex, RtcpReplay};
 use crate::transport::{Flight, Srtp, Transport};
@@ -97,12 +97,12 @@ impl Router {
                 self.recorder.remove(recorded.entry);
                 return None;
             }
-            resumed.map(|(path, srtp)| (path, srtp, recorded.entry, recorded.record))
+            resumed.map(|(path, srtp)| (path, srtp, recorded))
         });
         let Ok(webrtc) = transport.webrtc_mut() else {
             return;
         };
-        let Some((path, mut srtp, entry, record)) = resumed else {
+        let Some((path, mut srtp, recorded)) = resumed else {
             webrtc.ice = IceLite::new(credentials);
             for recorded in inbound {
                 self.recorder.remove(recorded.entry);
@@ -121,9 +121,16 @@ impl Router {
                 srtp.inbound.resume_rtp(ssrc, index)
             };
         }
+        let Recorded {
+            entry,
+            record,
+            counters,
+        } = recorded;
         webrtc.ice = IceLite::resumed(io.now, credentials, path, record.ice_state);
         webrtc.dtls = Dtls::resumed(&io.dtls, record.role);
         webrtc.srtp = Some(srtp);
+        transport.bytes_received = counters[BYTES_RECEIVED];
+        transport.bytes_sent = counters[BYTES_SENT];
         transport.flight = Some(Box::new(Flight { entry, record }));
         let inbound = inbound.into_iter();
         transport.inbound = inbound.map(|one| (one.record, Some(one.entry))).collect();

@@ -86,6 +86,7 @@ impl Router {
                 && sending.ssrc == block.ssrc
             {
                 sending.stream.handle_report_block(io.ntp, &block);
+                sending.note_feedback();
             }
         }
     }
@@ -111,6 +112,8 @@ impl Router {
             needs_keyframe |= consumer.take_unrepeatable(seq);
             consumer.resend(io, way, producer, seq);
         }
+        let sent = consumer.take_sent_bytes();
+        self.transports[key].count_sent(sent);
         if needs_keyframe {
             self.request_keyframe_for(io, consumer_key);
         }

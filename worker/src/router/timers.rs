@@ -109,6 +109,7 @@ impl Router {
                     NackAction::None => {}
                     NackAction::Nack => {
                         stream.recv.nacks += 1;
+                        stream.note_asked();
                         self.send_nack(io, key, ssrc, &missing);
                     }
                     NackAction::KeyFrameNeeded => {

@@ -4,6 +4,9 @@ use std::time::Instant;
 
 use super::seq::DROPOUT_MAX;
 use super::{NackGenerator, RateMeter, RetransmitRing, Seen, Unwrapper};
+use crate::recorder::{
+    BYTES, Counters, DISCARDED, FIRS, HIGHEST, NACKS, PACKETS, PLIS, REPAIRED, StreamRecord,
+};
 use crate::wire::codec::PayloadInfo;
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::RtpHeader;
@@ -98,14 +101,25 @@ impl RecvStream {
         }
     }
 
-    /// Goes on where an earlier stream stopped: at its highest number, counted from `base_seq`.
-    /// What was lost before counts as received.
-    pub fn resume(&mut self, base_seq: u64, highest: u64) {
+    /// Goes on where an earlier stream stopped: at its highest number, with what it counted.
+    pub fn resume(&mut self, record: &StreamRecord, counters: &Counters) {
+        let highest = counters[HIGHEST];
         self.seq = Unwrapper::resumed(highest);
         self.nack = NackGenerator::resumed(highest);
-        self.base_seq = Some(base_seq.min(highest));
-        self.packets = self.expected();
-        self.reported = (self.packets, self.packets);
+        self.base_seq = Some(record.base_seq.min(highest));
+        self.expected_before_base = record.expected_before_base;
+        self.packets = match counters[PACKETS] {
+            // It died in the turn of the first packet.
+            0 => self.expected(),
+            packets => packets,
+        };
+        self.bytes = counters[BYTES];
+        self.repaired = counters[REPAIRED];
+        self.discarded = counters[DISCARDED];
+        self.nacks = counters[NACKS];
+        self.plis = counters[PLIS];
+        self.firs = counters[FIRS];
+        self.reported = (self.expected(), self.packets + self.repaired);
     }
 
     /// The highest extended number so far.
@@ -116,6 +130,11 @@ impl RecvStream {
     /// The number that counting began with.
     pub fn base_seq(&self) -> Option<u64> {
         self.base_seq
+    }
+
+    /// Packets expected before that.
+    pub fn expected_before_base(&self) -> u64 {
+        self.expected_before_base
     }
 
     /// Takes a media packet of `len` bytes; `None` if it is to be discarded.

@@ -3,6 +3,9 @@
 use std::time::Instant;
 
 use super::RateMeter;
+use crate::recorder::{
+    BYTES, Counters, Entry, FIRS, LOST, NACKS, PACKETS, PAYLOAD_BYTES, PLIS, REPAIRED,
+};
 use crate::wire::rtcp::{ReportBlock, SenderReport};
 
 /// A sent stream.
@@ -108,9 +111,37 @@ impl SendStream {
         self.rtx_seq
     }
 
+    /// Goes on with what an earlier stream counted.
+    pub fn resume(&mut self, counters: &Counters) {
+        self.packets = counters[PACKETS];
+        self.bytes = counters[BYTES];
+        self.payload_bytes = counters[PAYLOAD_BYTES];
+        self.repaired = counters[REPAIRED];
+        self.nacks = counters[NACKS];
+        self.plis = counters[PLIS];
+        self.firs = counters[FIRS];
+        self.packets_lost = counters[LOST];
+    }
+
     /// Goes on after a recorded number of the RTX stream.
     pub fn resume_rtx(&mut self, seq: u64) {
         self.rtx_seq = seq;
+    }
+
+    /// Records what was sent.
+    pub fn note_sent(&self, entry: &Entry) {
+        entry.set(PACKETS, self.packets);
+        entry.set(BYTES, self.bytes);
+        entry.set(PAYLOAD_BYTES, self.payload_bytes);
+    }
+
+    /// Records what the receiver said, and got for it.
+    pub fn note_feedback(&self, entry: &Entry) {
+        entry.set(REPAIRED, self.repaired);
+        entry.set(NACKS, self.nacks);
+        entry.set(PLIS, self.plis);
+        entry.set(FIRS, self.firs);
+        entry.set(LOST, self.packets_lost);
     }
 
     /// The last extended sequence number of the RTX stream.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::recorder::{self, Counters, StreamRecord};
 use crate::wire::codec::PayloadInfo;
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::{RtpEmit, RtpHeader};
@@ -262,11 +263,27 @@ fn a_successor_reports_and_asks_as_if_nothing_had_happened() {
     for seq in [65_530u16, 65_531, 65_535, 3] {
         first.handle_rtp(now, &header(seq), 100, info);
     }
-    let told = first.report_block(now).highest_seq;
+    let block = first.report_block(now);
+    let (told, lost) = (block.highest_seq, block.lost);
+    assert_eq!(lost, 6);
+    let record = StreamRecord {
+        ssrc: block.ssrc,
+        index: 0,
+        encoding: 0,
+        fir_seq: 0,
+        base_seq: first.base_seq().unwrap(),
+        expected_before_base: first.expected_before_base(),
+    };
+    let mut counters = Counters::default();
+    counters[recorder::HIGHEST] = first.highest().unwrap();
+    counters[recorder::PACKETS] = first.packets;
+    counters[recorder::BYTES] = first.bytes;
     let mut second = RecvStream::new(config());
-    second.resume(first.base_seq().unwrap(), first.highest().unwrap());
+    second.resume(&record, &counters);
+    assert_eq!((second.packets, second.bytes), (4, 400));
     let block = second.report_block(now);
-    assert_eq!((block.highest_seq, block.lost), (told, 0));
+    assert_eq!((block.highest_seq, block.lost), (told, lost));
+    assert_eq!(block.fraction_lost, 0);
     assert_eq!(second.handle_rtp(now, &header(2), 100, info), None);
     let seq = second.handle_rtp(now, &header(7), 100, info).unwrap();
     assert_eq!(Some(seq), first.highest().map(|highest| highest + 4));
@@ -276,5 +293,5 @@ fn a_successor_reports_and_asks_as_if_nothing_had_happened() {
         .poll(now, Duration::from_millis(100), &mut asked);
     assert_eq!(asked, [4, 5, 6]);
     let block = second.report_block(now);
-    assert_eq!((block.highest_seq, block.lost), (told + 4, 3));
+    assert_eq!((block.highest_seq, block.lost), (told + 4, lost + 3));
 }

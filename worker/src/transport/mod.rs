@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::consumer::Way;
 use crate::io::Io;
 use crate::net::sockets::{Path, Sockets};
-use crate::recorder::{Entry, InboundRecord};
+use crate::recorder::{BYTES_RECEIVED, BYTES_SENT, Entry, InboundRecord};
 use crate::stream::Arrivals;
 use crate::wire::rtcp::emit_transport_feedback;
 
@@ -65,7 +65,7 @@ pub struct Transport {
     pub flight: Option<Box<Flight>>,
     /// The SSRCs received under its keys, and where they are recorded.
     pub inbound: Vec<(InboundRecord, Option<Entry>)>,
-    /// Bytes received and sent on it.
+    /// Bytes received on it.
     pub bytes_received: u64,
     /// Bytes sent on it.
     pub bytes_sent: u64,
@@ -191,10 +191,26 @@ impl Transport {
             Link::Plain(plain) => plain.path(),
         };
         if let Some(path) = path {
-            self.bytes_sent += packet.len() as u64;
+            self.count_sent(packet.len() as u64);
             io.sockets.send(path, packet);
         }
         packet.clear();
+    }
+
+    /// Counts bytes that arrived.
+    pub fn count_received(&mut self, len: usize) {
+        self.bytes_received += len as u64;
+        if let Some(flight) = &self.flight {
+            flight.entry.set(BYTES_RECEIVED, self.bytes_received);
+        }
+    }
+
+    /// Counts bytes that leave.
+    pub fn count_sent(&mut self, len: u64) {
+        self.bytes_sent += len;
+        if let Some(flight) = &self.flight {
+            flight.entry.set(BYTES_SENT, self.bytes_sent);
+        }
     }
 
     /// Schedules the next reports.

@@ -14,7 +14,7 @@ use broth_ipc::body::{
 use broth_ipc::rtp::{MediaKind, RtpMapping, RtpParameters};
 use broth_ipc::{Call, ConsumerId, Ids, ProducerId, TransportId};
 use broth_worker::net::sockets::Path;
-use broth_worker::recorder::{Memory, Recorder};
+use broth_worker::recorder::{COUNTERS, Memory, RECORD_WORDS, Recorder};
 use broth_worker::srtp::Profile;
 use serde_json::json;
 
@@ -27,7 +27,7 @@ const CLIENTS: u32 = 3;
 const TURN: Duration = Duration::from_millis(10);
 const RECORDER_WORDS: usize = 8 << 10;
 /// More writes than a turn has.
-const WRITES: u64 = 150;
+const WRITES: u64 = 300;
 
 #[test]
 fn no_peer_notices_that_its_worker_dies() {
@@ -78,15 +78,15 @@ fn what_is_damaged_is_not_gone_on_with() {
     for place in 0.. {
         let mut room = Room::new(place);
         let words = room.memory.words();
-        let first = 8 + place as usize * 48;
-        if words[first + 4..first + 48]
+        let first = 8 + place as usize * RECORD_WORDS;
+        if words[first + COUNTERS..first + RECORD_WORDS]
             .iter()
             .all(|word| word.load(Relaxed) == 0)
         {
             assert!(place > 20, "{place}");
             break;
         }
-        for word in &words[first..first + 48] {
+        for word in &words[first..first + RECORD_WORDS] {
             word.fetch_xor(1 << 20, Relaxed);
         }
         let resumed = room.survive_damage();
@@ -99,7 +99,7 @@ fn what_is_damaged_is_not_gone_on_with() {
 #[test]
 fn who_finds_no_room_in_the_recorder_is_not_gone_on_with() {
     for places in 0..40 {
-        let mut room = Room::with_memory(1, 8 + places * 48);
+        let mut room = Room::with_memory(1, 8 + places * RECORD_WORDS);
         let resumed = room.survive_damage();
         assert!(places >= 15 || resumed < CLIENTS as usize, "{places}");
     }
