@@ -2,7 +2,11 @@
 //!
 //! [`Server::inject`](crate::Server::inject) does one of them to one worker. A death that follows
 //! does not count against the worker's place, which is filled again at once however often that
-//! happens, and no client is blamed for it.
+//! happens, and no client is blamed for it. A [`Plan`] does that on a schedule and reports what
+//! became of the rooms.
+
+mod plan;
+mod report;
 
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
@@ -16,6 +20,9 @@ use crate::error::{Error, Result};
 use crate::lock;
 use crate::supervisor::worker::Worker;
 use crate::worker_channel::{ChannelFault, Requests};
+
+pub use plan::{Order, Plan, Run};
+pub use report::{Fate, Outcome, Report, RoomFate, Spread, Summary};
 
 /// For how long after a fault a worker's death is taken for its effect.
 const EFFECT_TIME: Duration = Duration::from_secs(10);
@@ -64,6 +71,11 @@ impl Fault {
             self,
             Self::MemoryHog { .. } | Self::Garbage(Direction::FromWorker)
         )
+    }
+
+    /// Whether it ends a worker by itself.
+    fn is_deadly(self) -> bool {
+        !matches!(self, Self::SlowChannel { .. })
     }
 
     /// How long it goes on.

@@ -187,6 +187,17 @@ impl Server {
         described.collect()
     }
 
+    /// Places for workers, whether or not one is alive in each.
+    pub(crate) fn places(&self) -> usize {
+        self.0.slots.len()
+    }
+
+    /// The rooms that are open now.
+    pub fn rooms(&self) -> Vec<Room> {
+        let slots = self.0.slots.iter();
+        slots.flat_map(|slot| slot.rooms.list()).collect()
+    }
+
     /// What happens from now on; the first subscriber also gets what happened before.
     pub fn events(&self) -> EventStream<ServerEvent> {
         self.0.events.subscribe()
