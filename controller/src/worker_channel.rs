@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant as StdInstant};
 
 use broth_ipc::{
-    Call, Channel, Event, FromWorker, GARBAGE, Ids, Notification, PAYLOAD_BYTES_MAX, Pending, Received,
-    Request, Response, Ticket,
+    Call, Channel, Event, FromWorker, GARBAGE, Ids, Notification, PAYLOAD_BYTES_MAX, Pending,
+    Received, Request, Response, Ticket,
 };
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};

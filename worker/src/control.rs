@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use broth_ipc::body::{
-    CreateRouter, Empty, Hello, Load, LocalDtlsRole, Misbehave, Ready, SetPreferredProfile, WorkerDump,
-    WorkerSettings,
+    CreateRouter, Empty, Hello, Load, LocalDtlsRole, Misbehave, Ready, SetPreferredProfile,
+    WorkerDump, WorkerSettings,
 };
 use broth_ipc::{
     Call, ErrorCode, Ids, Incoming, PROTOCOL, Rejection, Request, RouterId, Scope, Subject,

@@ -123,7 +123,10 @@ impl Run {
         if number >= self.plan.count {
             return Ok(None);
         }
-        self.due += self.plan.every.mul_f64(self.dice.random_range(0.667..1.333));
+        self.due += self
+            .plan
+            .every
+            .mul_f64(self.dice.random_range(0.667..1.333));
         sleep_until(self.due.into()).await;
         let faults = &self.plan.faults;
         let fault = match self.plan.order {

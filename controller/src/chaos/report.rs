@@ -202,7 +202,10 @@ mod tests {
         ];
         for (durations, [p50, p95, max]) in rows {
             let spread = Spread::of(durations.into_iter().map(ms).collect());
-            assert_eq!([spread.p50, spread.p95, spread.max], [p50, p95, max].map(ms));
+            assert_eq!(
+                [spread.p50, spread.p95, spread.max],
+                [p50, p95, max].map(ms)
+            );
         }
     }
 

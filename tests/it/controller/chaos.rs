@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broth::chaos::{Direction, Fault};
 use broth::{RoomEvent, Settings};
-use broth_bench::peer::Peer;
+use broth_client::peer::Peer;
 
 use super::media::{connect_receiver, connect_sender, send_vp8};
 use super::recovery::{received, recovered};

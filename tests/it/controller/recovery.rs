@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use broth::{Profile, Room, RoomEvent, Settings};
-use broth_bench::peer::Peer;
+use broth_client::peer::Peer;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
