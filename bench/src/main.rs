@@ -20,9 +20,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use broth_bench::client::Client;
-use broth_bench::rtp::{identity_mapping, vp8_parameters};
-use broth_bench::worker::DrivenWorker;
+use broth_client::client::Client;
+use broth_client::rtp::{identity_mapping, vp8_parameters};
+use broth_client::worker::DrivenWorker;
 use broth_ipc::body::{
     CreateConsumer, CreateProducer, Empty, EnableConsumer, Load, WebRtcTransportOptions,
 };

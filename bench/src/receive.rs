@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use broth_bench::client::Client;
+use broth_client::client::Client;
 use broth_worker::net::sys::RecvBatch;
 use broth_worker::wire::rtp::{self, FIXED_HEADER_LEN};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};

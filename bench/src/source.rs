@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use broth_bench::client::Client;
-use broth_bench::rtp::vp8_packet;
+use broth_client::client::Client;
+use broth_client::rtp::vp8_packet;
 use broth_worker::net::sys::{Message, send};
 use broth_worker::wire::rtp::FIXED_HEADER_LEN;
 

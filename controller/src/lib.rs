@@ -11,6 +11,7 @@
 #![deny(missing_docs)]
 
 mod active_speaker;
+pub mod chaos;
 mod consumer;
 mod error;
 mod events;

@@ -115,12 +115,13 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::worker_channel::ChannelEnd;
 
     const IDS: Ids = Ids::NONE;
 
     struct Worker {
         channel: WorkerChannel,
-        end: JoinHandle<Vec<Command>>,
+        end: JoinHandle<ChannelEnd>,
         process: Channel,
     }
 
@@ -153,7 +154,7 @@ mod tests {
         /// Dies, and returns what it did not answer.
         async fn die(self) -> Vec<Command> {
             drop(self.process);
-            self.end.await.unwrap()
+            self.end.await.unwrap().unanswered
         }
     }
 

@@ -6,6 +6,7 @@ use broth_ipc::body::{Hello, Load, WorkerDump, WorkerSettings};
 use broth_ipc::{Call, Ids, PROTOCOL};
 use tokio::task::JoinHandle;
 
+use crate::chaos::{self, Fault};
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventStream, LONG_BACKLOG};
 use crate::ortc::RoomMediaCodec;
@@ -115,6 +116,7 @@ impl Server {
         let hello = Hello {
             protocol: PROTOCOL,
             dtls: settings.dtls.clone(),
+            chaos: settings.chaos,
         };
         let cpus = cpus::assign(&ordered, settings.num_workers);
         let count = cpus.len();
@@ -185,6 +187,17 @@ impl Server {
         described.collect()
     }
 
+    /// Places for workers, whether or not one is alive in each.
+    pub(crate) fn places(&self) -> usize {
+        self.0.slots.len()
+    }
+
+    /// The rooms that are open now.
+    pub fn rooms(&self) -> Vec<Room> {
+        let slots = self.0.slots.iter();
+        slots.flat_map(|slot| slot.rooms.list()).collect()
+    }
+
     /// What happens from now on; the first subscriber also gets what happened before.
     pub fn events(&self) -> EventStream<ServerEvent> {
         self.0.events.subscribe()
@@ -252,6 +265,18 @@ impl Server {
         Ok(dumps)
     }
 
+    /// Does something to the worker in a place, on purpose. Returns when it is done, which may be
+    /// before it has an effect.
+    ///
+    /// # Errors
+    /// The server is closed, no worker is in that place, or the fault needs
+    /// [`Settings::chaos`].
+    pub async fn inject(&self, worker_idx: usize, fault: Fault) -> Result<()> {
+        self.check_open()?;
+        let worker = self.worker(worker_idx)?;
+        chaos::inject(&worker, fault, self.0.settings.chaos).await
+    }
+
     /// Closes all rooms, ends all workers and waits for their end. Does nothing if it is closed.
     pub async fn close(&self) {
         let tasks = std::mem::replace(&mut *lock(&self.0.tasks), Tasks::Closed);
@@ -291,10 +316,7 @@ impl Server {
     fn place(&self, options: RoomOptions) -> Result<Arc<Worker>> {
         let slots = &self.0.slots;
         if let Some(idx) = options.worker_idx {
-            let slot = slots.get(idx);
-            let slot = slot.ok_or_else(|| Error::other("requested worker idx out of range"))?;
-            let dead = || Error::other(format!("worker {idx} is dead"));
-            return slot.worker().ok_or_else(dead);
+            return self.worker(idx);
         }
         let alive = slots.iter().filter_map(Slot::worker);
         let candidates = alive.map(|worker| {
@@ -309,6 +331,14 @@ impl Server {
         placement::least_loaded(candidates)
             .and_then(|idx| slots[idx].worker())
             .ok_or_else(|| Error::other("no worker is alive"))
+    }
+
+    /// The worker in a place.
+    fn worker(&self, idx: usize) -> Result<Arc<Worker>> {
+        let slot = self.0.slots.get(idx);
+        let slot = slot.ok_or_else(|| Error::other("requested worker idx out of range"))?;
+        let dead = || Error::other(format!("worker {idx} is dead"));
+        slot.worker().ok_or_else(dead)
     }
 
     fn check_open(&self) -> Result<()> {

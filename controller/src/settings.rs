@@ -83,6 +83,9 @@ pub struct Settings {
     pub dtls: Option<DtlsIdentity>,
     /// How much a single client may hold.
     pub limits: Limits,
+    /// Workers do to themselves what [`Server::inject`](crate::Server::inject) asks: for tests
+    /// only.
+    pub chaos: bool,
 }
 
 impl Default for Settings {
@@ -97,6 +100,7 @@ impl Default for Settings {
             worker_bin: WorkerBin::Auto,
             dtls: None,
             limits: Limits::default(),
+            chaos: false,
         }
     }
 }

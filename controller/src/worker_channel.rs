@@ -9,16 +9,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use broth_ipc::{
-    Call, Channel, Event, FromWorker, Ids, Notification, PAYLOAD_BYTES_MAX, Pending, Received,
-    Request, Response, Ticket,
+    Call, Channel, Event, FromWorker, GARBAGE, Ids, Notification, PAYLOAD_BYTES_MAX, Pending,
+    Received, Request, Response, Ticket,
 };
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::{Error, Result};
 
@@ -125,10 +125,28 @@ pub(crate) trait Requests {
     }
 }
 
+/// A channel that is made to work badly.
+pub(crate) enum ChannelFault {
+    /// Each message waits.
+    Slow { delay: Duration, until: StdInstant },
+    /// Bytes that are no message are sent.
+    Garbage,
+}
+
+/// What is left of a channel.
+#[derive(Default)]
+pub(crate) struct ChannelEnd {
+    /// Requests that were not answered, in their order.
+    pub(crate) unanswered: Vec<Command>,
+    /// The channel, if it was given up on this side: for the worker it is open still.
+    pub(crate) given_up: Option<Channel>,
+}
+
 /// The way to one worker.
 #[derive(Clone)]
 pub(crate) struct WorkerChannel {
     commands: mpsc::UnboundedSender<Command>,
+    faults: mpsc::UnboundedSender<ChannelFault>,
     /// Largest payload that may be sent.
     payload_bytes_max: Arc<AtomicUsize>,
 }
@@ -141,32 +159,40 @@ impl Requests for WorkerChannel {
 }
 
 impl WorkerChannel {
-    /// Starts the task that owns the channel; it ends when the channel does, with the requests
-    /// that were not answered, in their order.
+    /// Starts the task that owns the channel; it ends when the channel does.
     pub(crate) fn start(
         socket: UnixStream,
         handle: impl FnMut(Notification) + Send + 'static,
-    ) -> io::Result<(Self, JoinHandle<Vec<Command>>)> {
+    ) -> io::Result<(Self, JoinHandle<ChannelEnd>)> {
         let channel = Channel::new(socket, PAYLOAD_BYTES_MAX)?;
         let (commands, queue) = mpsc::unbounded_channel();
+        let (faults, injected) = mpsc::unbounded_channel();
         let turn = Turn {
             channel,
             pending: Pending::default(),
             deadlines: VecDeque::new(),
             payload_bytes_max: Arc::new(AtomicUsize::new(PAYLOAD_BYTES_MAX)),
+            slow: None,
             handle,
         };
         let own = Self {
             commands,
+            faults,
             payload_bytes_max: Arc::clone(&turn.payload_bytes_max),
         };
-        Ok((own, tokio::spawn(turn.run(queue))))
+        Ok((own, tokio::spawn(turn.run(queue, injected))))
     }
 
     /// Refuses larger requests from now on.
     pub(crate) fn limit_payloads(&self, payload_bytes_max: usize) {
         self.payload_bytes_max
             .store(payload_bytes_max, Ordering::Relaxed);
+    }
+
+    /// Makes it work badly.
+    pub(crate) fn disturb(&self, fault: ChannelFault) -> Result<()> {
+        let sent = self.faults.send(fault);
+        sent.map_err(|_| Error::ChannelClosed)
     }
 
     /// Whether the worker is gone, as far as its channel tells.
@@ -182,12 +208,22 @@ struct Turn<H> {
     /// Oldest first, as all requests get the same time.
     deadlines: VecDeque<(Instant, Ticket)>,
     payload_bytes_max: Arc<AtomicUsize>,
+    /// How long each message waits, and until when that is so.
+    slow: Option<(Duration, StdInstant)>,
     handle: H,
 }
 
 impl<H: FnMut(Notification)> Turn<H> {
-    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Command>) -> Vec<Command> {
+    async fn run(
+        mut self,
+        mut queue: mpsc::UnboundedReceiver<Command>,
+        mut injected: mpsc::UnboundedReceiver<ChannelFault>,
+    ) -> ChannelEnd {
+        let mut is_closed = false;
         loop {
+            if let Some((delay, _)) = self.slow.filter(|(_, until)| StdInstant::now() < *until) {
+                sleep(delay).await;
+            }
             let deadline = self.deadlines.front().map(|(at, _)| *at);
             let is_alive = tokio::select! {
                 command = queue.recv() => match command {
@@ -196,7 +232,10 @@ impl<H: FnMut(Notification)> Turn<H> {
                 },
                 received = self.channel.next() => match received {
                     Ok(Received::Payload(payload)) => self.receive(&payload),
-                    Ok(Received::Eof) => false,
+                    Ok(Received::Eof) => {
+                        is_closed = true;
+                        false
+                    }
                     Err(error) => {
                         tracing::error!(%error, "worker channel lost");
                         false
@@ -205,6 +244,13 @@ impl<H: FnMut(Notification)> Turn<H> {
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.expire(Instant::now())
                 }
+                Some(fault) = injected.recv() => match fault {
+                    ChannelFault::Slow { delay, until } => {
+                        self.slow = Some((delay, until));
+                        true
+                    }
+                    ChannelFault::Garbage => self.channel.send_raw(GARBAGE).is_ok(),
+                },
             };
             if !is_alive {
                 break;
@@ -215,7 +261,10 @@ impl<H: FnMut(Notification)> Turn<H> {
         while let Ok(command) = queue.try_recv() {
             unanswered.push(command);
         }
-        unanswered
+        ChannelEnd {
+            unanswered,
+            given_up: (!is_closed).then_some(self.channel),
+        }
     }
 
     /// Sends a request; returns whether the channel is usable.

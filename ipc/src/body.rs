@@ -23,6 +23,22 @@ pub struct Hello {
     /// Certificate and key of every DTLS transport; absent: the worker makes its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtls: Option<DtlsIdentity>,
+    /// Whether the worker is to obey `worker.misbehave`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub chaos: bool,
+}
+
+/// `worker.misbehave`: carried out once it is answered, by a worker that was told to obey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "lowercase")]
+pub enum Misbehave {
+    /// Takes memory until it has so much more than before, and aborts when it gets no more.
+    Hog {
+        /// How much more.
+        bytes: u64,
+    },
+    /// Sends bytes that are no message.
+    Garbage,
 }
 
 /// A DTLS certificate and its key.

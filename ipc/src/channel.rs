@@ -72,6 +72,16 @@ impl Channel {
         Ok(())
     }
 
+    /// Sends bytes as they are: after what is no netstring nothing is understood.
+    ///
+    /// # Errors
+    /// The channel is unusable.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), ChannelError> {
+        self.outbox.push_raw(bytes);
+        self.outbox.flush(self.socket.as_fd())?;
+        Ok(())
+    }
+
     /// Waits for the next payload, sending what is queued meanwhile. Cancel safe.
     ///
     /// # Errors

@@ -53,5 +53,9 @@ pub const CHANNEL_FD_ENV: &str = "MEDIASOUP_CHANNEL_FD";
 /// passed over.
 pub const CONTROLLER_ENV: &str = "BROTH_CONTROLLER";
 
+/// Bytes that are no netstring, whatever came before: sent on purpose by those who want to know
+/// what becomes of a channel then.
+pub const GARBAGE: &[u8] = b"garbage,";
+
 /// Version of broth's additions to the channel, exchanged by `worker.hello`.
 pub const PROTOCOL: u32 = 1;

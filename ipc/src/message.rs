@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::body::{
     CreateConsumer, CreateProducer, CreateRouter, DtlsParameters, DtlsState, Empty, EnableConsumer,
-    EncodingPreferences, Hello, IceState, PlainRtpTransportOptions, RemoteParameters,
+    EncodingPreferences, Hello, IceState, Misbehave, PlainRtpTransportOptions, RemoteParameters,
     SetAudioLevelsEvent, SetMaxBitrate, SetPreferredProfile, StartMirroring, TransportTuple,
     WebRtcTransportOptions, WorkerSettings,
 };
@@ -63,6 +63,8 @@ calls! {
     GetLoad(Empty) = "worker.getLoad" of [],
     /// Changes the log settings.
     UpdateSettings(WorkerSettings) = "worker.updateSettings" of [],
+    /// Does something that workers should not do, to see what comes of it.
+    Misbehave(Misbehave) = "worker.misbehave" of [],
     /// Creates a router.
     CreateRouter(CreateRouter) = "worker.createRouter" of [NewRouter],
     /// Closes a router and everything in it.

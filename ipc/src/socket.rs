@@ -151,13 +151,22 @@ impl Outbox {
         }
         let mut bytes = Vec::new();
         netstring::encode(payload, &mut bytes);
+        self.push_frame(bytes, fds);
+        Ok(())
+    }
+
+    /// Queues bytes as they are: after what is no netstring nothing is understood.
+    pub fn push_raw(&mut self, bytes: &[u8]) {
+        self.push_frame(bytes.into(), Vec::new());
+    }
+
+    fn push_frame(&mut self, bytes: Vec<u8>, fds: Vec<OwnedFd>) {
         self.bytes += bytes.len();
         self.frames.push_back(Frame {
             bytes,
             sent: 0,
             fds,
         });
-        Ok(())
     }
 
     /// Sends as much as the socket takes.

@@ -116,7 +116,7 @@ fn datagrams_of_any_bytes_are_counted_and_do_no_harm() {
 fn rtp_of_an_unknown_ssrc_and_replayed_rtp_are_named() {
     let mut room = Room::new(Profile::AeadAes128Gcm);
     let mut buffer = [0; 1500];
-    let len = broth_bench::rtp::vp8_packet(&mut buffer, 77, 1, 1, true, true, 100);
+    let len = broth_client::rtp::vp8_packet(&mut buffer, 77, 1, 1, true, true, 100);
     let header_len = broth_worker::wire::rtp::header_len(&buffer[..len]).unwrap();
     let seal = &room.sender.srtp.seal;
     let len = seal.protect_rtp(0, &mut buffer, header_len, len).unwrap();

@@ -3,8 +3,8 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use broth_bench::peer::Peer;
-use broth_bench::rtp::{VP8_PT, vp8_packet, vp8_parameters};
+use broth_client::peer::Peer;
+use broth_client::rtp::{VP8_PT, vp8_packet, vp8_parameters};
 use broth_ipc::body::{
     DtlsParameters, DtlsRole, DtlsState, Empty, WebRtcTransportDump, WebRtcTransportOptions,
 };

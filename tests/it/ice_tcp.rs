@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use broth_bench::worker::DrivenWorker;
+use broth_client::worker::DrivenWorker;
 use broth_ipc::body::{Empty, IceState, Protocol, WebRtcTransportDump, WebRtcTransportOptions};
 use broth_ipc::{Call, Ids, TransportId};
 use broth_worker::net::tcp_frame::write_frame;

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use broth_bench::client::PlainPeer;
+use broth_client::client::PlainPeer;
 use broth_ipc::body::{Empty, Protocol, RouterSocket, StartMirroring};
 use broth_ipc::{Call, Ids, TransportId};
 use broth_worker::srtp::Profile;

@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use broth_bench::client::PlainPeer;
-use broth_bench::peer::Peer;
-use broth_bench::worker::DrivenWorker;
+use broth_client::client::PlainPeer;
+use broth_client::peer::Peer;
+use broth_client::worker::DrivenWorker;
 use broth_ipc::body::{CreateRouter, Empty, WebRtcTransportDump, WebRtcTransportOptions};
 use broth_ipc::{Call, Ids, TransportId};
 use broth_worker::settings::{FamilySettings, Listen, RtcSettings};

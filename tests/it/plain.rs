@@ -5,10 +5,10 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use broth_bench::client::PlainPeer;
-use broth_bench::peer::Peer;
-use broth_bench::rtp::{identity_mapping, vp8_packet, vp8_parameters};
-use broth_bench::worker::DrivenWorker;
+use broth_client::client::PlainPeer;
+use broth_client::peer::Peer;
+use broth_client::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_client::worker::DrivenWorker;
 use broth_ipc::body::{
     CreateConsumer, CreateProducer, Empty, EnableConsumer, PlainRtpTransportDump,
     PlainRtpTransportOptions, Protocol, RemoteParameters, RouterSocket, SetMaxBitrate,

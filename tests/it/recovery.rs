@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use broth_bench::peer::{Endpoint, Peer};
-use broth_bench::rtp::{identity_mapping, vp8_packet, vp8_parameters};
-use broth_bench::worker::{DrivenWorker, recorder};
+use broth_client::peer::{Endpoint, Peer};
+use broth_client::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_client::worker::{DrivenWorker, recorder};
 use broth_ipc::body::{
     CreateConsumer, CreateProducer, CreateRouter, DtlsParameters, DtlsRole, DtlsState, Empty,
     EnableConsumer, IceParameters, IceState, Protocol, RouterSocket, WebRtcTransportDump,

@@ -1,6 +1,6 @@
 //! VP8 in three sizes: the receiver sees one continuous stream whatever layer feeds it.
 
-use broth_bench::rtp::{VP8_PT, identity_mapping, vp8_parameters};
+use broth_client::rtp::{VP8_PT, identity_mapping, vp8_parameters};
 use broth_ipc::body::SetPreferredProfile;
 use broth_ipc::rtp::{MediaKind, Profile as Layer, RtpParameters};
 use broth_ipc::{Call, Ids};

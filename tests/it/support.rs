@@ -3,9 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use broth_bench::peer::Peer;
-use broth_bench::rtp::{identity_mapping, vp8_packet, vp8_parameters};
-use broth_bench::worker::DrivenWorker;
+use broth_client::peer::Peer;
+use broth_client::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_client::worker::DrivenWorker;
 use broth_ipc::body::{CreateConsumer, CreateProducer, Empty, EnableConsumer};
 use broth_ipc::rtp::{MediaKind, Profile as Layer, RtpMapping, RtpParameters};
 use broth_ipc::{Call, ConsumerId, Event, Ids, ProducerId, RouterId, TransportId};

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use broth_ipc::body::{
-    CreateRouter, Empty, Hello, Load, LocalDtlsRole, Ready, SetPreferredProfile, WorkerDump,
-    WorkerSettings,
+    CreateRouter, Empty, Hello, Load, LocalDtlsRole, Misbehave, Ready, SetPreferredProfile,
+    WorkerDump, WorkerSettings,
 };
 use broth_ipc::{
     Call, ErrorCode, Ids, Incoming, PROTOCOL, Rejection, Request, RouterId, Scope, Subject,
@@ -52,6 +52,7 @@ impl Worker {
             Call::DumpWorker(_) => self.dump(),
             Call::GetLoad(_) => self.load(),
             Call::UpdateSettings(settings) => self.update_settings(&settings),
+            Call::Misbehave(misbehave) => self.misbehave(misbehave),
             Call::CreateRouter(request) => self.create_router(ids, request, fds),
             Call::CloseRouter(_) => self.close_router(ids),
             call => {
@@ -84,6 +85,7 @@ impl Worker {
             None => Some(self.io.certificate.to_identity().map_err(refuse)?),
         };
         self.dialect = Dialect::Broth;
+        self.is_obedient = hello.chaos;
         answer(&Ready {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -104,6 +106,14 @@ impl Worker {
             self.io.log.set_tags(tags);
         }
         self.log_configuration();
+        done()
+    }
+
+    fn misbehave(&mut self, misbehave: Misbehave) -> Answer {
+        if !self.is_obedient {
+            return Err(Rejection::invalid("this worker was not told to misbehave"));
+        }
+        self.misbehaviour = Some(misbehave);
         done()
     }
 
@@ -301,6 +311,7 @@ fn handle_router_call(
         | Call::DumpWorker(_)
         | Call::GetLoad(_)
         | Call::UpdateSettings(_)
+        | Call::Misbehave(_)
         | Call::CreateRouter(_)
         | Call::CloseRouter(_) => unreachable!("handled by the worker"),
     }

@@ -13,6 +13,7 @@ pub mod ice;
 pub mod io;
 mod load;
 pub mod log;
+mod misbehave;
 pub mod net;
 mod parameters;
 pub mod ports;

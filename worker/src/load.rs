@@ -68,9 +68,18 @@ fn millis(time: TimeVal) -> u64 {
     u64::try_from(time.tv_sec() * 1000 + time.tv_usec() / 1000).unwrap_or(0)
 }
 
-/// Resident pages of `/proc/self/statm`; page size is 4 KiB on every machine we run on.
+/// What the process has mapped.
+pub(crate) fn mapped_bytes() -> Option<u64> {
+    statm_bytes(0)
+}
+
 fn rss_bytes() -> Option<u64> {
+    statm_bytes(1)
+}
+
+/// A column of `/proc/self/statm`, in pages; page size is 4 KiB on every machine we run on.
+fn statm_bytes(column: usize) -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    let pages: u64 = statm.split_whitespace().nth(column)?.parse().ok()?;
     Some(pages * 4096)
 }

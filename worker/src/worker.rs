@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use broth_ipc::RouterId;
+use broth_ipc::body::Misbehave;
 use slab::Slab;
 
 use crate::dialect::Dialect;
@@ -24,6 +25,10 @@ pub struct Worker {
     pub routers: Slab<Router>,
     /// Router keys by id.
     pub router_keys: HashMap<RouterId, usize>,
+    /// Whether it does to itself what it is asked.
+    pub is_obedient: bool,
+    /// What it does once it has answered.
+    pub misbehaviour: Option<Misbehave>,
     /// What the worker costs.
     pub meter: LoadMeter,
 }
@@ -38,6 +43,8 @@ impl Worker {
             io,
             routers: Slab::new(),
             router_keys: HashMap::new(),
+            is_obedient: false,
+            misbehaviour: None,
             meter,
         }
     }

@@ -20,10 +20,11 @@ use super::process::{describe, ended, signal};
 use super::spawn::{Spawner, WorkerSpec};
 use super::watchdog;
 use super::worker::{Rooms, Worker, WorkerKind};
+use crate::chaos::Target;
 use crate::error::{Error, Result};
 use crate::lock;
 use crate::room::CloseReason;
-use crate::worker_channel::{Command, Requests, WorkerChannel};
+use crate::worker_channel::{ChannelEnd, Command, Requests, WorkerChannel};
 
 /// How long a worker may take from its start to being ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -89,7 +90,7 @@ struct Started {
     kind: WorkerKind,
     child: Child,
     channel: WorkerChannel,
-    channel_end: JoinHandle<Vec<Command>>,
+    channel_end: JoinHandle<ChannelEnd>,
     words: LastWords,
 }
 
@@ -98,6 +99,8 @@ struct End {
     code: Option<i32>,
     /// For how long it was ready, if ever.
     served: Option<Duration>,
+    /// The effect of a fault on purpose.
+    was_injected: bool,
     reason: String,
 }
 
@@ -196,7 +199,10 @@ impl Slot {
             if end.served.is_some() {
                 lost_at = Some(Instant::now());
             }
-            let decision = policy.handle_death(end.code, end.served);
+            let decision = match end.was_injected {
+                true => Decision::Spawn(Duration::ZERO),
+                false => policy.handle_death(end.code, end.served),
+            };
             let gave_up = decision == Decision::GiveUp;
             let is_late = lost_at.is_some_and(|at: Instant| at.elapsed() > RECOVERY_TIME);
             // A worker that serves and dies again and again may do so over one of its rooms.
@@ -272,6 +278,7 @@ impl Slot {
         let failed = |what: &str, error: std::io::Error| End {
             code: None,
             served: None,
+            was_injected: false,
             reason: format!("{what} {}: {error}", self.spec.bin.display()),
         };
         let spawned = spawner.spawn(self.spec.clone()).await;
@@ -307,6 +314,7 @@ impl Slot {
                 Err(End {
                     code: status.code(),
                     served: None,
+                    was_injected: false,
                     reason: format!("{complaint} ({})", epitaph(status, &words)),
                 })
             }
@@ -323,15 +331,17 @@ impl Slot {
             words,
         } = started;
         let ready_at = Instant::now();
+        let pid = child.id().unwrap_or_default();
         let worker = Arc::new(Worker {
             idx: self.idx,
             id: self.id.clone(),
             kind,
-            pid: child.id().unwrap_or_default(),
+            pid,
             cpu: self.spec.cpu,
             channel,
             rooms: Arc::clone(&self.rooms),
             load: Default::default(),
+            target: Target::of(pid),
         });
         let settings = lock(&self.settings).clone();
         if settings != WorkerSettings::default() {
@@ -360,6 +370,7 @@ impl Slot {
         End {
             code: status.code(),
             served: Some(ready_at.elapsed()),
+            was_injected: worker.target.suffers(),
             reason,
         }
     }
@@ -395,13 +406,19 @@ impl Slot {
     async fn watch(
         &self,
         child: &mut Child,
-        mut channel_end: JoinHandle<Vec<Command>>,
+        mut channel_end: JoinHandle<ChannelEnd>,
         worker: &Worker,
     ) -> (ExitStatus, Vec<Command>) {
         let status = tokio::select! {
             status = ended(child) => status,
-            unanswered = &mut channel_end => {
-                return (end(child, END_TIME).await, unanswered.unwrap_or_default());
+            left = &mut channel_end => {
+                let left = left.unwrap_or_default();
+                let patience = match left.given_up {
+                    // It would take its controller for gone and say goodbye to the clients.
+                    Some(_) => Duration::ZERO,
+                    None => END_TIME,
+                };
+                return (end(child, patience).await, left.unanswered);
             }
             () = self.stopped() => {
                 signal(child, Signal::SIGTERM);
@@ -413,13 +430,9 @@ impl Slot {
             }
         };
         // What it said last is still on its way; then its end of the channel is closed.
-        let unanswered = timeout(END_TIME, channel_end).await;
-        (
-            status,
-            unanswered
-                .map(Result::unwrap_or_default)
-                .unwrap_or_default(),
-        )
+        let left = timeout(END_TIME, channel_end).await;
+        let left = left.map(Result::unwrap_or_default).unwrap_or_default();
+        (status, left.unanswered)
     }
 
     async fn stopped(&self) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use broth_ipc::body::Load;
 use broth_ipc::{Notification, RouterId};
 
+use crate::chaos::Target;
 use crate::error::{Error, Result};
 use crate::room::{CloseReason, Room};
 use crate::worker_channel::{Command, WorkerChannel};
@@ -37,6 +38,7 @@ pub(crate) struct Worker {
     pub(crate) channel: WorkerChannel,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) load: Mutex<Load>,
+    pub(crate) target: Target,
 }
 
 /// The rooms of one worker's place, which outlive its workers.

@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::chaos::Target;
 use crate::lock;
 use crate::ortc::RoomMediaCodec;
 use crate::room::Room;
 use crate::settings::Limits;
 use crate::sockets::Ports;
 use crate::supervisor::worker::{Rooms, Worker, WorkerKind};
-use crate::worker_channel::{Command, Requests, WorkerChannel};
+use crate::worker_channel::{ChannelEnd, Requests, WorkerChannel};
 
 /// What a test holds of the worker it plays.
 pub(super) struct PlayedWorker {
@@ -27,7 +28,7 @@ pub(super) struct PlayedWorker {
     refused: Arc<Mutex<Vec<&'static str>>>,
     told: mpsc::UnboundedSender<Notification>,
     play: JoinHandle<()>,
-    end: JoinHandle<Vec<Command>>,
+    end: JoinHandle<ChannelEnd>,
 }
 
 /// What is left of a worker.
@@ -113,6 +114,7 @@ impl PlayedWorker {
             channel,
             rooms,
             load: Mutex::default(),
+            target: Target::default(),
         });
         Self {
             worker,
@@ -127,7 +129,7 @@ impl PlayedWorker {
     /// Dies, with what was asked of it in this moment unanswered.
     pub(super) async fn die(self) -> Grave {
         self.play.abort();
-        let unanswered = self.end.await.unwrap();
+        let ChannelEnd { unanswered, .. } = self.end.await.unwrap();
         let Worker {
             kind, pid, rooms, ..
         } = &*self.worker;

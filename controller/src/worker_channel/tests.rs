@@ -8,7 +8,7 @@ use super::*;
 
 struct Ends {
     channel: WorkerChannel,
-    task: JoinHandle<Vec<Command>>,
+    task: JoinHandle<ChannelEnd>,
     worker: Channel,
     seen: Arc<Mutex<Vec<u32>>>,
 }
@@ -82,7 +82,8 @@ async fn a_silent_worker_is_lost() {
     let ends = ends();
     let answer = ends.channel.request(Ids::NONE, load(), vec![]).await;
     assert_eq!(answer, Err(Error::Timeout));
-    ends.task.await.unwrap();
+    // One that is killed for it is not to see its controller go before.
+    assert!(ends.task.await.unwrap().given_up.is_some());
     let late = ends.channel.request(Ids::NONE, load(), vec![]).await;
     assert_eq!(late, Err(Error::ChannelClosed));
 }
@@ -94,10 +95,11 @@ async fn the_end_of_the_channel_ends_every_request() {
     let waiting = tokio::spawn(async move { channel.request(Ids::NONE, load(), vec![]).await });
     next_request(&mut ends.worker).await;
     drop(ends.worker);
-    let unanswered = ends.task.await.unwrap();
-    assert_eq!(unanswered.len(), 1);
+    let left = ends.task.await.unwrap();
+    assert_eq!(left.unanswered.len(), 1);
+    assert!(left.given_up.is_none());
     // Nobody answers it elsewhere.
-    drop(unanswered);
+    drop(left);
     assert_eq!(waiting.await.unwrap(), Err(Error::ChannelClosed));
     let late = ends.channel.request(Ids::NONE, load(), vec![]).await;
     assert_eq!(late, Err(Error::ChannelClosed));

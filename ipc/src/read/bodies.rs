@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Members, Read, missing, refuse, rtp, uint};
 use crate::body::{
     CreateConsumer, CreateProducer, CreateRouter, DtlsParameters, DtlsRole, Empty, EnableConsumer,
-    EncodingPreferences, Fingerprint, Hello, PlainRtpTransportOptions, RemoteParameters,
+    EncodingPreferences, Fingerprint, Hello, Misbehave, PlainRtpTransportOptions, RemoteParameters,
     RouterSocket, SetAudioLevelsEvent, SetMaxBitrate, SetPreferredProfile, StartMirroring,
     WebRtcTransportOptions, WorkerSettings,
 };
@@ -35,6 +35,12 @@ impl Read for Empty {
 }
 
 impl Read for Hello {
+    fn read(data: Members<'_>) -> Result<Self, Rejection> {
+        own_members(data)
+    }
+}
+
+impl Read for Misbehave {
     fn read(data: Members<'_>) -> Result<Self, Rejection> {
         own_members(data)
     }

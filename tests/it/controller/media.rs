@@ -1,8 +1,8 @@
 //! Media between real peers, through transports that the protocol's requests made.
 
 use broth::{ConsumerEvent, DtlsState, IceState, TransportEvent};
-use broth_bench::peer::{Endpoint, Peer};
-use broth_bench::rtp::vp8_packet;
+use broth_client::peer::{Endpoint, Peer};
+use broth_client::rtp::vp8_packet;
 use broth_ipc::body::DtlsRole;
 use broth_worker::srtp::Profile;
 use broth_worker::wire::rtcp;

@@ -4,6 +4,7 @@ mod api;
 mod bad_input;
 mod bad_messages;
 mod bad_values;
+mod chaos;
 mod closed;
 mod lifecycle;
 mod media;

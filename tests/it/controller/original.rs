@@ -9,7 +9,7 @@ use broth::{
     CloseReason, DtlsState, Error, IceState, MirroringOptions, RoomEvent, RoomOptions,
     RtpStreamerOptions, Server, ServerEvent, Settings, TransportEvent, WorkerBin,
 };
-use broth_bench::peer::Peer;
+use broth_client::peer::Peer;
 use broth_worker::srtp::Profile;
 use serde_json::json;
 

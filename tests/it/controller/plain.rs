@@ -7,7 +7,7 @@ use broth::{
     ConsumerEvent, Error, ErrorCode, PeerEvent, Producer, RoomOptions, RtpStreamer,
     RtpStreamerEvent, RtpStreamerOptions, Transport, TransportEvent,
 };
-use broth_bench::rtp::{VP8_PT, vp8_packet};
+use broth_client::rtp::{VP8_PT, vp8_packet};
 use broth_worker::wire::rtp::{RtpHeader, is_rtcp};
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use broth::{Profile, Room, RoomEvent, Settings};
-use broth_bench::peer::Peer;
+use broth_client::peer::Peer;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn hit(house: &House, signal: Signal) -> u32 {
 }
 
 /// Waits until the room goes on with another worker.
-async fn recovered(room: &Room) -> Duration {
+pub(super) async fn recovered(room: &Room) -> Duration {
     let mut events = room.events();
     let gap = wait_for(&mut events, "recovery", |event| match event {
         RoomEvent::Recovered(gap) => Some(*gap),
@@ -32,7 +32,7 @@ async fn recovered(room: &Room) -> Duration {
 }
 
 /// Receives what arrives by now; returns the sequence numbers.
-async fn received(mut peer: Peer, count: usize) -> (Peer, Vec<u16>) {
+pub(super) async fn received(mut peer: Peer, count: usize) -> (Peer, Vec<u16>) {
     let receiving = move || {
         let seqs = (0..count).map(|_| receive_rtp(&mut peer).expect("a packet in time").0.seq);
         let seqs = seqs.collect();

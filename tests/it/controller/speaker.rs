@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broth::{ActiveSpeakerEvent, EventStream, Producer};
-use broth_bench::peer::Peer;
+use broth_client::peer::Peer;
 
 use super::media::{connect_sender, send_opus};
 use super::support::{House, opus, soon};

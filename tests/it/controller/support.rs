@@ -257,9 +257,9 @@ pub(crate) fn opus(ssrc: u32) -> Value {
     })
 }
 
-/// VP8 with RTX on the next SSRC; payload types as `broth_bench::rtp` sends them.
+/// VP8 with RTX on the next SSRC; payload types as `broth_client::rtp` sends them.
 pub(crate) fn vp8(ssrc: u32) -> Value {
-    serde_json::to_value(broth_bench::rtp::vp8_parameters(ssrc)).unwrap()
+    serde_json::to_value(broth_client::rtp::vp8_parameters(ssrc)).unwrap()
 }
 
 /// VP8 in three layers, with SSRCs a hundred apart.

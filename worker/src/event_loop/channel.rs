@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use broth_ipc::netstring::FrameError;
-use broth_ipc::{Fill, Flush, Inbox, Outbox};
+use broth_ipc::{Fill, Flush, GARBAGE, Inbox, Outbox};
 use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -87,6 +87,11 @@ impl Channel {
     pub(super) fn push(&mut self, payload: &[u8]) -> io::Result<()> {
         let pushed = self.outbox.push(payload, Vec::new());
         pushed.map_err(io::Error::other)
+    }
+
+    /// Queues what no controller understands.
+    pub(super) fn push_garbage(&mut self) {
+        self.outbox.push_raw(GARBAGE);
     }
 
     /// Sends what the socket and the controller can take.

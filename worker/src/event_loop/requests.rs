@@ -3,12 +3,14 @@
 
 use std::io;
 
+use broth_ipc::body::Misbehave;
 use broth_ipc::netstring::FrameError;
 use broth_ipc::{Discard, ErrorCode, Incoming, Rejection, Request, Response};
 
 use super::{EventLoop, FAREWELL};
 use crate::dialect::Dialect;
 use crate::log::thrown_at;
+use crate::misbehave;
 
 /// Requests carried out per turn.
 const REQUESTS_PER_TURN: usize = 256;
@@ -54,7 +56,15 @@ impl EventLoop {
         if is_unknown {
             self.log_wrong_request(&format!("unknown request.method '{method}'"));
         }
-        self.send_notes()
+        self.send_notes()?;
+        match self.worker.misbehaviour.take() {
+            None => Ok(()),
+            Some(Misbehave::Hog { bytes }) => misbehave::hog(bytes),
+            Some(Misbehave::Garbage) => {
+                self.channel.push_garbage();
+                self.flush_channel()
+            }
+        }
     }
 
     /// A payload that cannot be answered.

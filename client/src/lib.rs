@@ -1,5 +1,6 @@
 //! What drives a worker from outside: the controller's end of its channel, and peers that
-//! speak ICE, DTLS and SRTP, or plain RTP, over real sockets. Used by the load generator and by the tests.
+//! speak ICE, DTLS and SRTP, or plain RTP, over real sockets. Used by the load generator, by
+//! `broth chaos` and by the tests.
 
 pub mod client;
 pub mod peer;

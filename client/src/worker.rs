@@ -130,6 +130,7 @@ impl DrivenWorker {
         let hello = Hello {
             protocol: PROTOCOL,
             dtls: None,
+            chaos: false,
         };
         worker.call(Ids::NONE, Call::Hello(hello))?;
         Ok(worker)
