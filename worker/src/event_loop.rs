@@ -103,7 +103,7 @@ impl EventLoop {
             Err(error) if is_closed(&error) => Ok(End::Orphaned),
             end => end,
         };
-        self.close(end.is_err());
+        self.close(!matches!(end, Ok(End::Orphaned)));
         end
     }
 
@@ -292,12 +292,12 @@ impl EventLoop {
         }
     }
 
-    /// Says goodbye to every peer, and to the controller. After a failure another worker goes on
-    /// with what is recorded.
-    fn close(&mut self, has_failed: bool) {
+    /// Says goodbye to every peer, and to the controller. While there is one, another worker goes
+    /// on with what is recorded.
+    fn close(&mut self, is_followed: bool) {
         let Worker { routers, io, .. } = &mut self.worker;
         for (_, router) in routers.iter_mut() {
-            if !(has_failed && router.is_recorded()) {
+            if !(is_followed && router.is_recorded()) {
                 router.close(io);
             }
         }

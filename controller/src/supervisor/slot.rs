@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use broth_ipc::body::{Hello, Ready, WorkerSettings};
+use broth_ipc::body::{Empty, Hello, Ready, WorkerSettings};
 use broth_ipc::{Call, Ids, V2_PAYLOAD_BYTES_MAX};
 use nix::sys::signal::Signal;
 use tokio::process::Child;
@@ -31,6 +31,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a worker may take to end when asked to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a worker may take to close its rooms before it is asked to end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a worker that closed its channel may take to end by itself, which tells how it ended.
 const END_TIME: Duration = Duration::from_millis(200);
@@ -421,6 +424,9 @@ impl Slot {
                 return (end(child, patience).await, left.unanswered);
             }
             () = self.stopped() => {
+                // Rooms it still has when it is told to end would wait for another worker.
+                let closed = worker.channel.request(Ids::NONE, Call::GetLoad(Empty {}), vec![]);
+                let _ = timeout(CLOSE_TIMEOUT, closed).await;
                 signal(child, Signal::SIGTERM);
                 end(child, STOP_TIMEOUT).await
             }

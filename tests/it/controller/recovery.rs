@@ -103,6 +103,25 @@ async fn a_worker_that_stands_still_is_found_and_replaced() {
 }
 
 #[tokio::test]
+async fn a_worker_that_is_told_to_end_by_somebody_else_leaves_its_rooms_to_the_next() {
+    let house = House::new(146).await;
+    let (alice, bob) = (house.join("alice"), house.join("bob"));
+    let sender = connect_sender(&alice, 1).await;
+    let mut receiver = connect_receiver(&bob, 2).await;
+    let source = alice.produce(3, 1, vp8(1000)).await;
+    bob.consume(&source, 2).await;
+    for (round, end) in [Signal::SIGTERM, Signal::SIGINT].into_iter().enumerate() {
+        send_vp8(&sender, 1000, 2 * round as u16, true);
+        receiver = received(receiver, 1).await.0;
+        hit(&house, end);
+        recovered(&house.room).await;
+        send_vp8(&sender, 1000, 2 * round as u16 + 1, false);
+        receiver = received(receiver, 1).await.0;
+    }
+    house.server.close().await;
+}
+
+#[tokio::test]
 async fn a_standby_takes_over_and_another_stands_behind_it() {
     let with_standby = Settings {
         standby: true,
