@@ -4,6 +4,7 @@ mod notifications;
 mod requests;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use broth_ipc::rtp::RtpCapabilities;
 use serde_json::{Value, json};
@@ -35,6 +36,10 @@ pub enum PeerEvent {
     NewProducer(Producer),
     /// There is something new to send to the client.
     NewConsumer(Consumer),
+    /// The worker of its room died; another one is to go on. The client need not be told.
+    WorkerDied(String),
+    /// Another worker goes on, so long after the death of the last.
+    Recovered(Duration),
 }
 
 /// A peer. A cheap handle; dropping it closes nothing.

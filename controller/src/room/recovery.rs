@@ -14,6 +14,7 @@ use super::{CloseReason, Room, RoomEvent, State};
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
 use crate::lock;
+use crate::peer::PeerEvent;
 use crate::producer::Producer;
 use crate::supervisor::worker::Worker;
 use crate::transport::Transport;
@@ -62,9 +63,13 @@ impl Room {
         }
         // A worker that dies while it goes on with the room does not begin another gap.
         state.lost_at.get_or_insert_with(Instant::now);
+        let peers = state.peers.clone();
         drop(state);
         self.0.channel.cut(unanswered);
         self.0.events.emit(RoomEvent::WorkerDied(reason.into()));
+        for peer in peers {
+            peer.emit(PeerEvent::WorkerDied(reason.into()));
+        }
     }
 
     /// Goes on with another worker.
@@ -178,8 +183,13 @@ impl Room {
     }
 
     fn tell_recovered(&self) {
-        if let Some(lost_at) = self.lock().lost_at.take() {
-            self.0.events.emit(RoomEvent::Recovered(lost_at.elapsed()));
+        let mut state = self.lock();
+        if let Some(lost_at) = state.lost_at.take() {
+            let gap = lost_at.elapsed();
+            self.0.events.emit(RoomEvent::Recovered(gap));
+            for peer in &state.peers {
+                peer.emit(PeerEvent::Recovered(gap));
+            }
         }
     }
 }

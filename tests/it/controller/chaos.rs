@@ -39,7 +39,7 @@ async fn rooms_go_on_after_every_fault_and_no_client_hears_of_it() {
         ..settings(150, 1)
     };
     let house = House::with(obedient).await;
-    let (alice, mut bob) = (house.join("alice"), house.join("bob"));
+    let (alice, bob) = (house.join("alice"), house.join("bob"));
     let sender = connect_sender(&alice, 1).await;
     let mut receiver = connect_receiver(&bob, 2).await;
     let source = alice.produce(3, 1, vp8(1000)).await;

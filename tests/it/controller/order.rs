@@ -17,6 +17,8 @@ fn watch(log: &Recorder, client: &Client) {
             PeerEvent::NewTransport(_) => format!("{name} newtransport"),
             PeerEvent::NewProducer(_) => format!("{name} newproducer"),
             PeerEvent::NewConsumer(_) => format!("{name} newconsumer"),
+            PeerEvent::WorkerDied(_) => format!("{name} workerdied"),
+            PeerEvent::Recovered(_) => format!("{name} recovered"),
             PeerEvent::Close { originator, .. } => format!("{name} close {originator:?}"),
         })
     });

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use broth::{Profile, Room, RoomEvent, Settings};
+use broth::{PeerEvent, Profile, Room, RoomEvent, Settings};
 use broth_client::peer::Peer;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -93,10 +93,19 @@ async fn media_goes_on_over_many_deaths_and_nobody_is_told() {
 #[tokio::test]
 async fn a_worker_that_stands_still_is_found_and_replaced() {
     let house = House::new(141).await;
-    let alice = house.join("alice");
+    let mut alice = house.join("alice");
     alice.create_transport(1, "send").await;
+    alice.settle().await;
     let stopped = hit(&house, Signal::SIGSTOP);
     println!("after its death: {:?}", recovered(&house.room).await);
+    let told = alice.settle().await;
+    assert!(
+        matches!(
+            &told[..],
+            [PeerEvent::WorkerDied(_), PeerEvent::Recovered(_)]
+        ),
+        "{told:?}"
+    );
     assert_ne!(house.server.workers()[0].pid, stopped);
     assert_eq!(house.counts().await, [1, 0, 0]);
     house.server.close().await;
