@@ -16,8 +16,9 @@ use super::worker::{Stage, Worker, WorkerKind};
 use crate::error::{Error, Result};
 use crate::room::Room;
 
-/// Rooms that are on their way at the same time.
-const MOVES_AT_ONCE: usize = 8;
+/// Rooms that are on their way at the same time: one worker lets go while the other makes. More would
+/// only share the other one's time, and each would be on its way for longer.
+const MOVES_AT_ONCE: usize = 2;
 
 /// Who took whose place, by process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
