@@ -348,7 +348,12 @@ impl WebRtcTransport {
             ..self.0.options.clone()
         });
         let mut steps = vec![Step {
-            fds: Vec::from_iter(now.connection.as_ref().map(SharedFd::try_clone).transpose()?),
+            fds: Vec::from_iter(
+                now.connection
+                    .as_ref()
+                    .map(SharedFd::try_clone)
+                    .transpose()?,
+            ),
             ..Step::new(ids, create, part.clone())
         }];
         if let Some(remote) = &now.dtls_remote {

@@ -165,7 +165,9 @@ fn notifications_survive_the_wire_and_v2s_are_understood() {
     );
 
     let mut over_tcp = notification.clone();
-    over_tcp.event.set_fds(vec![std::io::stdin().as_fd().try_clone_to_owned().unwrap()]);
+    over_tcp
+        .event
+        .set_fds(vec![io::stdin().as_fd().try_clone_to_owned().unwrap()]);
     let payload = over_tcp.to_payload().unwrap();
     assert_eq!(
         FromWorker::parse(&payload),

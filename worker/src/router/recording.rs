@@ -161,7 +161,8 @@ impl Router {
         let (local, remote) = (record.local, record.remote);
         let socket = if record.is_tcp {
             let sockets = &mut io.sockets;
-            let resumed = sockets.resume_connection(self.key, connection?, (local, remote), counters);
+            let resumed =
+                sockets.resume_connection(self.key, connection?, (local, remote), counters);
             resumed.ok()?
         } else {
             io.sockets.find(self.key, local)?
