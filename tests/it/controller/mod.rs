@@ -22,3 +22,4 @@ mod recovery;
 mod speaker;
 mod startup;
 mod support;
+mod tcp;

@@ -14,7 +14,7 @@ use super::support::{Client, House, dtls, opus, settings, simulcast, soon, vp8, 
 use crate::support::receive_rtp;
 
 /// Sends a signal to the worker of the house.
-fn hit(house: &House, signal: Signal) -> u32 {
+pub(super) fn hit(house: &House, signal: Signal) -> u32 {
     let pid = house.server.workers()[0].pid;
     kill(Pid::from_raw(pid as i32), signal).unwrap();
     pid
@@ -66,6 +66,9 @@ async fn media_goes_on_over_many_deaths_and_nobody_is_told() {
             }
             last = Some(seq);
         }
+        // What has left is recorded as received before the next answer; a worker that dies between
+        // the two is another test's matter (`worker/tests/routing/recovery`).
+        source.get_stats().await.unwrap();
         hit(&house, Signal::SIGKILL);
         let gap = recovered(&house.room).await;
         println!("round {round}: {gap:?}");
@@ -79,10 +82,7 @@ async fn media_goes_on_over_many_deaths_and_nobody_is_told() {
     let sent = &source.get_stats().await.unwrap()[0];
     let got = &consumer.get_stats().await.unwrap()[1];
     assert_eq!(got.packet_count, 60);
-    // What a worker has sent when it dies, it may not have noted as received.
-    let known = sent.packet_count + sent.packets_lost;
-    assert!((50..=60).contains(&known), "{sent:?}");
-    assert!(sent.packet_count >= 10, "{sent:?}");
+    assert_eq!((sent.packet_count, sent.packets_lost), (60, 0), "{sent:?}");
     let stats = bob.web_rtc(2).get_stats().await.unwrap();
     assert!(stats[0].bytes_sent > Some(got.byte_count), "{stats:?}");
     let stats = alice.web_rtc(1).get_stats().await.unwrap();

@@ -5,7 +5,7 @@
 //! the caller counts, so that a flight recorder can hold the count and a
 //! successor can go on without ever using an index twice. Receiving state
 //! ([`RecvIndex`], [`RtcpReplay`]) is plain `Copy` data for the same reason.
-//! No allocation per RTP packet.
+//! No allocation per RTP packet but the first of an SSRC.
 
 mod cm;
 mod gcm;
@@ -256,7 +256,8 @@ impl OpenKey {
     ///
     /// The replay check comes before any cryptography; `recv_index` changes
     /// only once the packet proved authentic. After an error the payload bytes
-    /// are unspecified.
+    /// are unspecified. The first packet of a stream is tried with the rollover
+    /// counts 0 and 1.
     ///
     /// # Errors
     /// [`SrtpError::Replayed`], [`SrtpError::TooOld`], [`SrtpError::AuthFailed`],
@@ -275,13 +276,41 @@ impl OpenKey {
         let seq = u16::from_be_bytes([packet[2], packet[3]]);
         let index = recv_index.guess(seq);
         recv_index.check(index)?;
-        let roc = (index >> 16) as u32;
-        match &self.cipher {
-            Cipher::Gcm(key) => key.open_rtp(roc, packet, header_len)?,
-            Cipher::Cm(key) => key.open_rtp(roc, packet, header_len)?,
-        }
+        let index = if recv_index.highest().is_some() {
+            self.open_rtp(index, packet, header_len)?;
+            index
+        } else {
+            self.open_first(index, packet, header_len)?
+        };
         recv_index.record(index);
         Ok(plain_len)
+    }
+
+    /// Opens the first packet of a stream, whose numbers may have rolled over once before it:
+    /// those up to there were lost, or a worker died with what it knew of them. Returns the index.
+    fn open_first(
+        &self,
+        index: u64,
+        packet: &mut [u8],
+        header_len: usize,
+    ) -> Result<u64, SrtpError> {
+        // Opening in vain spoils the payload.
+        let payload = packet[header_len..].to_vec();
+        if self.open_rtp(index, packet, header_len).is_ok() {
+            return Ok(index);
+        }
+        packet[header_len..].copy_from_slice(&payload);
+        let index = index + (1 << 16);
+        self.open_rtp(index, packet, header_len)?;
+        Ok(index)
+    }
+
+    fn open_rtp(&self, index: u64, packet: &mut [u8], header_len: usize) -> Result<(), SrtpError> {
+        let roc = (index >> 16) as u32;
+        match &self.cipher {
+            Cipher::Gcm(key) => key.open_rtp(roc, packet, header_len),
+            Cipher::Cm(key) => key.open_rtp(roc, packet, header_len),
+        }
     }
 
     /// Opens a compound RTCP packet in place and returns its length without

@@ -77,8 +77,8 @@ impl Client {
             srtp: None,
             video: source(10 * u32::from(id)),
             audio: source(10 * u32::from(id) + 2),
-            // Far enough from a rollover for the worker to see the stream before it (RFC 3711 §3.3.1).
-            rtx_seq: 65_450,
+            // The worker may see the stream after its rollover first.
+            rtx_seq: 65_530,
             history: VecDeque::new(),
             wants_keyframe: false,
             nacked: 0,
@@ -244,9 +244,13 @@ impl Client {
         let ssrc = RtpHeader::parse(packet).unwrap().ssrc;
         let seq = u16::from_be_bytes([packet[2], packet[3]]);
         let inbound = &mut self.srtp.as_mut().unwrap().inbound;
-        let index = inbound.recv_index(ssrc).unwrap_or_default().guess(seq);
+        let before = inbound.recv_index(ssrc);
         let opened = inbound.unprotect_rtp(packet, header_len);
-        let len = opened.unwrap_or_else(|error| panic!("{ssrc} {index}: {error}"));
+        let len = opened.unwrap_or_else(|error| panic!("{ssrc} {seq} after {before:?}: {error}"));
+        let index = before.map_or_else(
+            || inbound.highest_rtp(ssrc).unwrap(),
+            |before| before.guess(seq),
+        );
         let before = self.wire.insert((ssrc, index), sealed);
         assert_eq!(before, None, "{ssrc} {index} was sealed before");
         let packet = &packet[..len];
