@@ -41,7 +41,12 @@ async fn a_worker_inherits_nothing_but_its_channel() {
     let environ = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     let mut names: Vec<_> = environ.split_terminator('\0').collect();
     names.retain(|line| !line.starts_with("RUST_BACKTRACE="));
-    assert_eq!(names, ["BROTH_CONTROLLER=1", "MEDIASOUP_CHANNEL_FD=3"]);
+    let expected = [
+        "BROTH_CONTROLLER=1",
+        "BROTH_RUN_WORKER=1",
+        "MEDIASOUP_CHANNEL_FD=3",
+    ];
+    assert_eq!(names, expected);
     let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
     assert!(arguments.starts_with("broth-worker\0"), "{arguments}");
 
