@@ -63,7 +63,7 @@ fn unframe(mut stream: TcpStream, socket: &UdpSocket, peer: SocketAddr) {
 }
 
 /// Connects a client by TCP alone; returns the connection, too.
-async fn connect(client: &Client, id: u32, direction: &str) -> (Peer, TcpStream) {
+pub(super) async fn connect(client: &Client, id: u32, direction: &str) -> (Peer, TcpStream) {
     let endpoint = Endpoint::new(DtlsRole::Server).unwrap();
     let members = json!({ "id": id, "direction": direction, "options": { "udp": false },
         "dtlsParameters": endpoint.dtls_parameters() });

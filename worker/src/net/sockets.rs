@@ -177,24 +177,31 @@ impl Sockets {
 
     /// Closes a socket or connection. A socket's address is returned.
     pub fn remove(&mut self, key: u32) -> Option<(Protocol, SocketAddr)> {
-        let entry = self.entries.try_remove(key as usize)?;
-        // Closing the last descriptor would do, but the controller holds another one.
-        let _ = self.epoll.delete(entry.socket.as_fd());
+        let entry = self.let_go(key)?;
         if let Socket::Connection(connection) = &entry.socket {
             connection.shut_down();
-            if let Some(Entry {
-                socket: Socket::Listener(_, open),
-                ..
-            }) = self.entries.get_mut(connection.listener as usize)
-            {
-                *open -= 1;
-            }
         }
         match entry.socket {
             Socket::Udp(_) => Some((Protocol::Udp, entry.local)),
             Socket::Listener(..) => Some((Protocol::Tcp, entry.local)),
             Socket::Connection(_) => None,
         }
+    }
+
+    /// Forgets a socket or connection, which goes on if somebody else has a descriptor of it.
+    fn let_go(&mut self, key: u32) -> Option<Entry> {
+        let entry = self.entries.try_remove(key as usize)?;
+        // Closing the last descriptor would do, but the controller holds another one.
+        let _ = self.epoll.delete(entry.socket.as_fd());
+        if let Socket::Connection(connection) = &entry.socket
+            && let Some(Entry {
+                socket: Socket::Listener(_, open),
+                ..
+            }) = self.entries.get_mut(connection.listener as usize)
+        {
+            *open -= 1;
+        }
+        Some(entry)
     }
 
     /// The keys of everything whose owner is among the wanted.
@@ -210,6 +217,14 @@ impl Sockets {
         self.held.retain(|held| *held != router);
         for key in self.keys_of(|owner| owner.router == router) {
             self.remove(key);
+        }
+    }
+
+    /// Leaves everything a router has to the worker that goes on with it.
+    pub fn hand_over_router(&mut self, router: usize) {
+        self.held.retain(|held| *held != router);
+        for key in self.keys_of(|owner| owner.router == router) {
+            self.let_go(key);
         }
     }
 
