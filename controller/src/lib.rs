@@ -30,6 +30,7 @@ mod settings;
 mod sockets;
 mod supervisor;
 mod transport;
+mod upkeep;
 mod worker_channel;
 
 pub use active_speaker::{ActiveSpeakerDetector, ActiveSpeakerEvent};
@@ -54,7 +55,7 @@ pub use producer::{Producer, ProducerEvent};
 pub use room::{AudioLevels, CloseReason, Room, RoomEvent};
 pub use rtp_streamer::{RtpStreamer, RtpStreamerEvent, RtpStreamerOptions};
 pub use server::{RoomOptions, Server, ServerEvent, WorkerInfo};
-pub use settings::{Limits, ListenAddr, Settings, WorkerBin};
+pub use settings::{Limits, ListenAddr, Rebalance, Recycle, Settings, WorkerBin};
 pub use transport::{
     MirroringOptions, PlainRtpTransport, Transport, TransportEvent, WebRtcTransport,
 };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use broth_ipc::body::{Hello, Load, WorkerDump, WorkerSettings};
 use broth_ipc::{Call, Ids, PROTOCOL};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::chaos::{self, Fault};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::supervisor::spawn::{Spawner, WorkerSpec, allowed_cpus};
 use crate::supervisor::succession::Succession;
 use crate::supervisor::worker::{Places, Worker};
 use crate::worker_channel::Requests;
-use crate::{lock, to_its_end};
+use crate::{lock, to_its_end, upkeep};
 
 /// How many workers may die under a new room before it is not made.
 const ROOM_TRIES: usize = 3;
@@ -107,6 +107,8 @@ enum Tasks {
         spawner: Spawner,
         /// One for each place.
         slots: Vec<JoinHandle<()>>,
+        /// Ends with the server.
+        upkeep: AbortHandle,
     },
     Closed,
 }
@@ -169,10 +171,12 @@ impl Server {
             let tell: Tell = Arc::new(move |event| told.handle(idx, event));
             tokio::spawn(async move { slot.run(spawner, tell).await })
         });
-        *lock(&server.0.tasks) = Tasks::Running {
+        let running = Tasks::Running {
             slots: tasks.collect(),
+            upkeep: tokio::spawn(upkeep::run(server.clone())).abort_handle(),
             spawner,
         };
+        *lock(&server.0.tasks) = running;
         for slot in &server.0.slots {
             if let Err(reason) = slot.started().await {
                 server.close().await;
@@ -198,8 +202,7 @@ impl Server {
 
     /// The workers alive now, with their load.
     pub fn workers(&self) -> Vec<WorkerInfo> {
-        let alive = self.0.slots.iter().filter_map(|slot| slot.worker());
-        let described = alive.map(|worker| WorkerInfo {
+        let described = self.alive().into_iter().map(|worker| WorkerInfo {
             idx: worker.idx,
             id: worker.id.clone(),
             pid: worker.pid,
@@ -209,6 +212,16 @@ impl Server {
             load: lock(&worker.load).clone(),
         });
         described.collect()
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The workers alive now.
+    pub(crate) fn alive(&self) -> Vec<Arc<Worker>> {
+        let slots = self.0.slots.iter();
+        slots.filter_map(|slot| slot.worker()).collect()
     }
 
     /// Places for workers, whether or not one is alive in each.
@@ -281,7 +294,7 @@ impl Server {
     pub async fn dump(&self) -> Result<Vec<WorkerDump>> {
         self.check_open()?;
         let mut dumps = Vec::new();
-        for worker in self.0.slots.iter().filter_map(|slot| slot.worker()) {
+        for worker in self.alive() {
             let call = Call::DumpWorker(Default::default());
             dumps.push(crate::parsed(
                 worker.channel.request(Ids::NONE, call, vec![]).await?,
@@ -343,9 +356,15 @@ impl Server {
     /// Closes all rooms, ends all workers and waits for their end. Does nothing if it is closed.
     pub async fn close(&self) {
         let tasks = std::mem::replace(&mut *lock(&self.0.tasks), Tasks::Closed);
-        let Tasks::Running { slots: tasks, .. } = tasks else {
+        let Tasks::Running {
+            slots: tasks,
+            upkeep,
+            spawner: _,
+        } = tasks
+        else {
             return;
         };
+        upkeep.abort();
         self.0.events.emit_last(ServerEvent::Close);
         for slot in self.0.slots.iter().rev() {
             slot.rooms.close(&CloseReason::Server);
@@ -393,8 +412,7 @@ impl Server {
         if let Some(idx) = options.worker_idx {
             return self.worker(idx);
         }
-        let alive = slots.iter().filter_map(|slot| slot.worker());
-        let candidates = alive.map(|worker| {
+        let candidates = self.alive().into_iter().map(|worker| {
             let rooms = worker.rooms.list();
             Candidate {
                 idx: worker.idx,

@@ -4,6 +4,7 @@ use std::env;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use broth_ipc::body::DtlsIdentity;
 use openssl::pkey::PKey;
@@ -13,6 +14,9 @@ use crate::error::{Error, Result};
 
 /// Environment variable naming the worker executable for [`WorkerBin::Auto`].
 const WORKER_BIN_ENV: &str = "BROTH_WORKER";
+
+/// Youngest age at which workers may be replaced.
+const AGE_MIN: Duration = Duration::from_secs(1);
 
 /// An address media is received at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +66,34 @@ impl Default for Limits {
     }
 }
 
+/// When a room is moved because one worker has much more to do than another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rebalance {
+    /// Difference of CPU time per time between the busiest and the idlest worker, 0…1.
+    pub difference: f64,
+    /// In so many looks in a row, one a second, it must be larger.
+    pub looks: u32,
+}
+
+impl Default for Rebalance {
+    fn default() -> Self {
+        Self {
+            difference: 0.3,
+            looks: 5,
+        }
+    }
+}
+
+/// When a worker is replaced by a fresh one, to which its rooms go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recycle {
+    /// It takes more memory than that and is older than ten minutes: younger ones are big because
+    /// of their rooms. `None`: never.
+    pub rss_bytes: Option<u64>,
+    /// It is older than that. `None`: never.
+    pub age: Option<Duration>,
+}
+
 /// What a server is started with.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -83,6 +115,10 @@ pub struct Settings {
     pub dtls: Option<DtlsIdentity>,
     /// How much a single client may hold.
     pub limits: Limits,
+    /// Move rooms from busy workers to idle ones; `None`: leave them where they are.
+    pub rebalance: Option<Rebalance>,
+    /// When workers are replaced by fresh ones.
+    pub recycle: Recycle,
     /// Workers do to themselves what [`Server::inject`](crate::Server::inject) asks: for tests
     /// only.
     pub chaos: bool,
@@ -100,6 +136,8 @@ impl Default for Settings {
             worker_bin: WorkerBin::Auto,
             dtls: None,
             limits: Limits::default(),
+            rebalance: None,
+            recycle: Recycle::default(),
             chaos: false,
         }
     }
@@ -125,6 +163,20 @@ impl Settings {
             let (min, max) = (self.rtc_ports.start(), self.rtc_ports.end());
             return fail(format!(
                 "RTC port range {min}-{max} is empty: give min-max with 1 <= min <= max"
+            ));
+        }
+        if let Some(Rebalance { difference, looks }) = self.rebalance
+            && !(difference > 0.0 && difference < 1.0 && looks > 0)
+        {
+            return fail(format!(
+                "rebalancing at a difference of {difference} in {looks} looks cannot be: give a \
+                 share between 0 and 1 and at least one look"
+            ));
+        }
+        if self.recycle.age.is_some_and(|age| age < AGE_MIN) {
+            return fail(format!(
+                "workers would be replaced all the time: give a recycling age of at least {} s",
+                AGE_MIN.as_secs()
             ));
         }
         if self.listen.is_empty() {
@@ -236,7 +288,7 @@ mod tests {
         let any = IpAddr::from([0, 0, 0, 0]);
         let local = IpAddr::from([127, 0, 0, 1]);
         type Row<'a> = (&'a dyn Fn(&mut Settings), &'a str);
-        let rows: [Row<'_>; 8] = [
+        let rows: [Row<'_>; 11] = [
             (&|s| s.num_workers = Some(0), "num_workers is 0"),
             (
                 &|s| s.log_level = "chicken".into(),
@@ -259,6 +311,28 @@ mod tests {
             (
                 &|s| s.listen = vec![local.into(), local.into()],
                 "given twice",
+            ),
+            (
+                &|s| s.recycle.age = Some(Duration::from_millis(10)),
+                "recycling age",
+            ),
+            (
+                &|s| {
+                    s.rebalance = Some(Rebalance {
+                        looks: 0,
+                        ..Rebalance::default()
+                    })
+                },
+                "at least one look",
+            ),
+            (
+                &|s| {
+                    s.rebalance = Some(Rebalance {
+                        difference: f64::NAN,
+                        ..Rebalance::default()
+                    })
+                },
+                "a difference of NaN",
             ),
         ];
         for (change, expected) in rows {

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::bail;
-use broth::{ListenAddr, Settings, WorkerBin};
+use anyhow::{Context, bail};
+use broth::{ListenAddr, Rebalance, Recycle, Settings, WorkerBin};
 use clap::{Args, Parser, Subcommand};
 
 use crate::tools::publish::Publish;
@@ -49,6 +50,15 @@ pub(crate) struct Serve {
     /// Worker executable, of broth or of mediasoup 2.6 [default: this executable].
     #[arg(long, env = "BROTH_WORKER", value_name = "FILE")]
     worker_bin: Option<PathBuf>,
+    /// Move rooms from busy workers to idle ones.
+    #[arg(long, env = "BROTH_REBALANCE")]
+    rebalance: bool,
+    /// Replace workers that take more memory than that and are older than ten minutes.
+    #[arg(long, env = "BROTH_RECYCLE_RSS", value_name = "MIB")]
+    recycle_rss: Option<u64>,
+    /// Replace workers that are older than that.
+    #[arg(long, env = "BROTH_RECYCLE_AGE", value_name = "SECONDS")]
+    recycle_age: Option<u64>,
     /// Certificate chain (PEM) for HTTPS; without it plain HTTP is served.
     #[arg(long, env = "BROTH_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -73,6 +83,11 @@ impl Serve {
                 .worker_bin
                 .clone()
                 .map_or(WorkerBin::ThisExecutable, WorkerBin::Path),
+            rebalance: self.rebalance.then(Rebalance::default),
+            recycle: Recycle {
+                rss_bytes: self.recycle_rss.map(|mib| mib.saturating_mul(1 << 20)),
+                age: self.recycle_age.map(Duration::from_secs),
+            },
             ..Settings::default()
         };
         if !self.rtc_ip.is_empty() {
@@ -92,6 +107,15 @@ impl Serve {
             listen.announced = Some(announced.clone());
         }
         Ok(settings)
+    }
+
+    /// Where the executable of workers is found when they are to be replaced: it may be another file
+    /// than at the start.
+    pub(crate) fn worker_path(&self) -> anyhow::Result<PathBuf> {
+        match &self.worker_bin {
+            Some(path) => Ok(path.clone()),
+            None => std::env::current_exe().context("where this executable is, is not known"),
+        }
     }
 
     /// The files for HTTPS, if it is wanted.
@@ -174,6 +198,29 @@ mod tests {
             let settings = serve(args).unwrap().settings().unwrap();
             assert_eq!(settings.worker_bin, expected);
         }
+    }
+
+    #[test]
+    fn workers_are_moved_and_replaced_only_if_that_is_wanted() {
+        let settings = serve(&[]).unwrap().settings().unwrap();
+        assert_eq!(
+            (settings.rebalance, settings.recycle),
+            (None, Recycle::default())
+        );
+        let wanted = [
+            "--rebalance",
+            "--recycle-rss",
+            "512",
+            "--recycle-age",
+            "86400",
+        ];
+        let settings = serve(&wanted).unwrap().settings().unwrap();
+        let recycle = Recycle {
+            rss_bytes: Some(512 << 20),
+            age: Some(Duration::from_secs(86_400)),
+        };
+        assert_eq!(settings.recycle, recycle);
+        assert_eq!(settings.rebalance, Some(Rebalance::default()));
     }
 
     #[test]

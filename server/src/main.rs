@@ -9,6 +9,7 @@ mod stream;
 mod tools;
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use broth::{Server, ServerEvent};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal as unix_signal};
+use tokio::signal::unix::{Signal, SignalKind, signal as unix_signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, Serve};
@@ -67,6 +68,9 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     if tls.is_none() && !serve.listen.ip().is_loopback() {
         tracing::warn!("browsers give no camera to plain HTTP from elsewhere: see --tls-cert");
     }
+    // Before anybody puts another file there: then the path of this one is not told any more.
+    let worker_path = serve.worker_path()?;
+    let upgrades = asked_to_upgrade()?;
     let server = Server::new(settings).await.context("cannot start")?;
     let app = http::app(Arc::new(Rooms::new(server.clone())));
 
@@ -76,6 +80,7 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     let reason = tokio::select! {
         reason = stop => reason,
         () = watch_workers(&server) => "no worker is left",
+        () = upgrade(&server, upgrades, &worker_path) => "nobody can ask for an upgrade any more",
         ended = serving => {
             server.close().await;
             return ended.context("the HTTP server panicked")?.context("the HTTP server ended");
@@ -111,6 +116,22 @@ fn asked_to_stop() -> anyhow::Result<impl Future<Output = &'static str>> {
             _ = terminate.recv() => "SIGTERM",
         }
     })
+}
+
+/// Requests for an upgrade; from this call on SIGHUP does not end the process.
+fn asked_to_upgrade() -> anyhow::Result<Signal> {
+    Ok(unix_signal(SignalKind::hangup())?)
+}
+
+/// Replaces the workers by what lies at `path` now, whenever that is asked for.
+async fn upgrade(server: &Server, mut asked: Signal, path: &Path) {
+    while asked.recv().await.is_some() {
+        tracing::info!(path = %path.display(), "upgrading the workers");
+        match server.upgrade(path).await {
+            Ok(()) => tracing::info!("workers upgraded"),
+            Err(error) => tracing::error!(%error, "workers not upgraded"),
+        }
+    }
 }
 
 /// Logs what happens to the workers; returns when the server has closed for want of them.

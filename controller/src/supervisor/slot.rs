@@ -461,6 +461,7 @@ impl Slot {
             rooms: Arc::clone(&self.rooms),
             load: Default::default(),
             target: Target::of(pid),
+            ready_at: std::time::Instant::now(),
             recorder_version,
             stage: watch::Sender::default(),
         });
@@ -487,7 +488,6 @@ impl Slot {
         channel_end: JoinHandle<ChannelEnd>,
         words: LastWords,
     ) -> End {
-        let ready_at = Instant::now();
         let (status, unanswered) = self.watch(&mut child, channel_end, worker).await;
         let goes_on = worker.kind == WORKER_THAT_RESTORES && !*self.is_stopped.borrow();
         if goes_on {
@@ -513,7 +513,7 @@ impl Slot {
         }
         End {
             code: status.code(),
-            served: Some(ready_at.elapsed()),
+            served: Some(worker.ready_at.elapsed()),
             was_injected: worker.target.suffers(),
             reason,
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use broth_ipc::body::Load;
 use broth_ipc::{Notification, RouterId};
@@ -46,6 +47,7 @@ pub(crate) struct Worker {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) load: Mutex<Load>,
     pub(crate) target: Target,
+    pub(crate) ready_at: Instant,
     /// Version of its flight recorder's layout.
     pub(crate) recorder_version: u32,
     pub(crate) stage: watch::Sender<Stage>,
@@ -224,12 +226,14 @@ impl Worker {
         std::ptr::eq(self, other)
     }
 
+    /// Whether it is of the kind whose rooms go on elsewhere.
+    pub(crate) fn restores(&self) -> bool {
+        self.kind == WorkerKind::Broth { restores: true }
+    }
+
     /// Whether its rooms can go on in another one.
     pub(crate) fn hands_over_to(&self, other: &Self) -> bool {
-        let restores = WorkerKind::Broth { restores: true };
-        self.kind == restores
-            && other.kind == restores
-            && self.recorder_version == other.recorder_version
+        self.restores() && other.restores() && self.recorder_version == other.recorder_version
     }
 
     /// Lets it end, as it has no rooms any more.

@@ -143,6 +143,7 @@ impl PlayedWorker {
             rooms,
             load: Mutex::default(),
             target: Target::default(),
+            ready_at: std::time::Instant::now(),
             recorder_version: 1,
             stage: watch::Sender::default(),
         });
