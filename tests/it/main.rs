@@ -18,4 +18,5 @@ mod plain;
 mod recovery;
 mod simulcast;
 mod support;
+mod suspension;
 mod v2;

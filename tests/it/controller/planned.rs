@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use broth::{EventStream, RoomEvent, RoomOptions, Server, ServerEvent, Settings};
+use broth::{
+    EventStream, Rebalance, Recycle, RoomEvent, RoomOptions, Server, ServerEvent, Settings,
+};
 use broth_client::peer::Peer;
 use broth_worker::wire::rtcp;
 use broth_worker::wire::rtp::is_rtcp;
@@ -393,6 +395,73 @@ async fn workers_that_die_while_they_are_replaced_lose_no_room() {
     let dump = server.dump().await.unwrap();
     assert_eq!(dump[0].routers.len(), rooms.len());
     server.close().await;
+}
+
+#[tokio::test]
+async fn old_workers_are_replaced_under_the_media_again_and_again() {
+    let recycling = Settings {
+        recycle: Recycle {
+            age: Some(Duration::from_secs(1)),
+            ..Recycle::default()
+        },
+        ..settings(167, 1)
+    };
+    let house = House::with(recycling).await;
+    let (alice, bob) = (house.join("alice"), house.join("bob"));
+    let sender = connect_sender(&alice, 1).await;
+    let receiver = connect_receiver(&bob, 2).await;
+    let source = alice.produce(3, 1, vp8(1000)).await;
+    bob.consume(&source, 2).await;
+    let mut events = house.server.events();
+    let flow = Flow::start(sender, receiver);
+    for _ in 0..2 {
+        wait_for(&mut events, "a replacement", |event| match event {
+            ServerEvent::WorkerReplaced { .. } => Some(()),
+            ServerEvent::WorkerDied { reason, .. } => panic!("{reason}"),
+            _ => None,
+        })
+        .await;
+    }
+    println!("{}", flow.check().await);
+    house.server.close().await;
+}
+
+#[tokio::test]
+async fn a_room_goes_from_a_worker_with_work_to_one_without() {
+    let balanced = Settings {
+        rebalance: Some(Rebalance {
+            difference: 0.001,
+            looks: 1,
+        }),
+        ..settings(168, 2)
+    };
+    let house = House::with(balanced).await;
+    let idx = house.room.worker_idx();
+    let beside = RoomOptions {
+        worker_idx: Some(idx),
+    };
+    let other = house.server.room(&codecs(), beside).await.unwrap();
+    let (carol, _) = Client::join(&other, json!({ "peerName": "carol" }));
+    carol.create_transport(1, "send").await;
+    for id in [3, 4, 5, 6] {
+        carol.produce(id, 1, vp8(1000 * id)).await;
+    }
+    let (alice, bob) = (house.join("alice"), house.join("bob"));
+    let sender = connect_sender(&alice, 1).await;
+    let receiver = connect_receiver(&bob, 2).await;
+    let source = alice.produce(3, 1, vp8(1000)).await;
+    bob.consume(&source, 2).await;
+    let flow = Flow::start(sender, receiver);
+    // The smaller of the two, by what is in it.
+    let mut events = house.room.events();
+    wait_for(&mut events, "the move", |event| match event {
+        RoomEvent::Moved { worker_idx, .. } => Some(assert_eq!(*worker_idx, 1 - idx)),
+        _ => None,
+    })
+    .await;
+    assert_eq!(other.worker_idx(), idx);
+    println!("{}", flow.check().await);
+    house.server.close().await;
 }
 
 /// `BROTH_ROOMS` says how many.
