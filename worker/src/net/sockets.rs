@@ -177,19 +177,14 @@ impl Sockets {
 
     /// Closes a socket or connection. A socket's address is returned.
     pub fn remove(&mut self, key: u32) -> Option<(Protocol, SocketAddr)> {
-        let entry = self.let_go(key)?;
-        if let Socket::Connection(connection) = &entry.socket {
+        if let Some((Socket::Connection(connection), _)) = self.get_mut(key) {
             connection.shut_down();
         }
-        match entry.socket {
-            Socket::Udp(_) => Some((Protocol::Udp, entry.local)),
-            Socket::Listener(..) => Some((Protocol::Tcp, entry.local)),
-            Socket::Connection(_) => None,
-        }
+        self.let_go(key)
     }
 
-    /// Forgets a socket or connection, which goes on if somebody else has a descriptor of it.
-    fn let_go(&mut self, key: u32) -> Option<Entry> {
+    /// Leaves a socket or connection to whoever else holds it.
+    fn let_go(&mut self, key: u32) -> Option<(Protocol, SocketAddr)> {
         let entry = self.entries.try_remove(key as usize)?;
         // Closing the last descriptor would do, but the controller holds another one.
         let _ = self.epoll.delete(entry.socket.as_fd());
@@ -201,7 +196,11 @@ impl Sockets {
         {
             *open -= 1;
         }
-        Some(entry)
+        match entry.socket {
+            Socket::Udp(_) => Some((Protocol::Udp, entry.local)),
+            Socket::Listener(..) => Some((Protocol::Tcp, entry.local)),
+            Socket::Connection(_) => None,
+        }
     }
 
     /// The keys of everything whose owner is among the wanted.
@@ -220,10 +219,11 @@ impl Sockets {
         }
     }
 
-    /// Leaves everything a router has to the worker that goes on with it.
-    pub fn hand_over_router(&mut self, router: usize) {
+    /// Leaves everything a router has to its successor.
+    pub fn let_go_router(&mut self, router: usize) {
         self.held.retain(|held| *held != router);
         for key in self.keys_of(|owner| owner.router == router) {
+            self.handle_writable(key);
             self.let_go(key);
         }
     }
