@@ -486,6 +486,7 @@ async fn many_rooms_recover_side_by_side_and_move_one_after_the_other() {
     receiver = received(receiver, 1).await.0;
 
     let mut events: Vec<_> = houses.iter().map(|house| house.room.events()).collect();
+    let mut told = server.events();
     let killed = Instant::now();
     kill(
         Pid::from_raw(server.workers()[0].pid as i32),
@@ -508,10 +509,15 @@ async fn many_rooms_recover_side_by_side_and_move_one_after_the_other() {
     let replaced = Instant::now();
     server.replace_worker(0).await.unwrap();
     println!("{count} rooms moved within {:?}", replaced.elapsed());
-    println!(
-        "{}",
-        gaps("moves", events.iter_mut().flat_map(moved).collect())
-    );
+    let mut moves = Vec::new();
+    for events in &mut events {
+        let gap = wait_for(events, "the move", |event| match event {
+            RoomEvent::Moved { gap, .. } => Some(*gap),
+            _ => None,
+        });
+        moves.push(gap.await);
+    }
+    println!("{}", gaps("moves", moves));
     send_vp8(&sender, 9000, 2, false);
     received(receiver, 1).await;
     for house in &houses {
@@ -522,11 +528,12 @@ async fn many_rooms_recover_side_by_side_and_move_one_after_the_other() {
         );
     }
     // None died over it but the one that was killed.
-    let died = |event: &ServerEvent| matches!(event, ServerEvent::WorkerDied { .. });
-    let deaths = pending(&mut server.events())
-        .into_iter()
-        .filter(died)
-        .count();
+    let mut deaths = 0;
+    wait_for(&mut told, "the replacement", |event| {
+        deaths += usize::from(matches!(event, ServerEvent::WorkerDied { .. }));
+        matches!(event, ServerEvent::WorkerReplaced { .. }).then_some(())
+    })
+    .await;
     assert_eq!(deaths, 1);
     server.close().await;
 }

@@ -14,6 +14,7 @@ mod v2;
 use std::io::Write;
 use std::process::Command;
 
+use broth_ipc::PROTOCOL;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,7 +38,7 @@ fn it_answers_a_v2_controller_and_says_on_which_cpus_it_runs() {
     let mut pinned = CpuSet::new();
     pinned.set(first).unwrap();
     sched_setaffinity(worker.pid(), &pinned).unwrap();
-    let hello = json!({"id": 2, "method": "worker.hello", "data": {"protocol": 1}});
+    let hello = json!({"id": 2, "method": "worker.hello", "data": {"protocol": PROTOCOL}});
     let ready = worker.ask(&hello);
     assert_eq!(ready["data"]["cpus"], json!([first]));
     assert_eq!(ready["data"]["pid"], worker.child.id());
@@ -45,7 +46,7 @@ fn it_answers_a_v2_controller_and_says_on_which_cpus_it_runs() {
 
 #[test]
 fn bad_requests_are_answered_or_logged_and_the_worker_goes_on() {
-    let hello = json!({"id": 1, "method": "worker.hello", "data": {"protocol": 1}});
+    let hello = json!({"id": 1, "method": "worker.hello", "data": {"protocol": PROTOCOL}});
     for is_v2 in [true, false] {
         let mut worker = Process::start(&["test#1"]);
         if !is_v2 {
@@ -62,6 +63,7 @@ fn bad_requests_are_answered_or_logged_and_the_worker_goes_on() {
         for garbage in ["", "{"] {
             worker.write(garbage);
         }
+        let other_protocol = format!("this worker speaks protocol {PROTOCOL}, not 99");
         let rows = [
             (json!({"id": 1, "method": "worker.fly"}), "unknown method"),
             (
@@ -79,7 +81,7 @@ fn bad_requests_are_answered_or_logged_and_the_worker_goes_on() {
             ),
             (
                 json!({"id": 1, "method": "worker.hello", "data": {"protocol": 99}}),
-                "this worker speaks protocol 1, not 99",
+                &other_protocol,
             ),
         ];
         for (request, reason) in rows {
