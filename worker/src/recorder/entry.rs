@@ -27,7 +27,7 @@ const SLOT_WORDS: usize = 20;
 pub type Counters = [u64; COUNTERS];
 
 /// Bits of a counter's value: those of an SRTP index (RFC 3711 §3.3.1).
-const COUNTER_BITS: u32 = 48;
+pub(super) const COUNTER_BITS: u32 = 48;
 /// Odd, and no 16 bits of it in a row are all equal, so that any flipped bit changes the check.
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -240,10 +240,9 @@ fn sum(at: usize, head: u64, payload: &[u64]) -> u64 {
     sum.max(1)
 }
 
-/// A counter's word: the value with its check.
+/// A counter's word: the value with its check. What is too large stays at the largest.
 pub(super) fn pack(value: u64) -> u64 {
-    debug_assert!(value < 1 << COUNTER_BITS);
-    let value = value & ((1 << COUNTER_BITS) - 1);
+    let value = value.min((1 << COUNTER_BITS) - 1);
     value | value.wrapping_mul(MIX) & !((1 << COUNTER_BITS) - 1)
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use broth_ipc::body::{DtlsRole, IceState};
 use broth_ipc::{ConsumerId, ProducerId, TransportId};
 
-use super::entry::{Entry, Kind};
+use super::entry::{COUNTER_BITS, Entry, Kind};
 use crate::dtls::SrtpKeys;
 use crate::srtp::Profile;
 
@@ -239,7 +239,8 @@ impl Record for StreamRecord {
 
     fn read(words: &[u64]) -> Option<Self> {
         let [ssrc @ .., index, encoding, fir_seq, _] = words[0].to_le_bytes();
-        Some(Self {
+        let is_counted = |word: u64| word < 1 << COUNTER_BITS;
+        (is_counted(words[1]) && is_counted(words[2])).then_some(Self {
             ssrc: u32::from_le_bytes(ssrc),
             index,
             encoding,
