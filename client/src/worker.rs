@@ -199,7 +199,11 @@ impl DrivenWorker {
         loop {
             while let Some(frame) = self.inbox.next_frame()? {
                 match FromWorker::parse(&frame).map_err(|error| anyhow!(error))? {
-                    FromWorker::Notification(note) => self.notes.push_back(note),
+                    FromWorker::Notification(mut note, fds) => {
+                        let fds = self.inbox.take_fds(fds);
+                        note.event.set_fds(fds.context("descriptors are missing")?);
+                        self.notes.push_back(note);
+                    }
                     FromWorker::Response(response) if Some(response.id) == id => {
                         return Ok(Some(response));
                     }

@@ -322,10 +322,17 @@ impl<H: FnMut(Notification)> Turn<H> {
                 }
                 self.forget_answered();
             }
-            Ok(FromWorker::Notification(notification)) => match notification.event {
-                Event::Log { level, message } => log(&level, &message),
-                _ => (self.handle)(notification),
-            },
+            Ok(FromWorker::Notification(mut notification, fds)) => {
+                let Some(fds) = self.channel.take_fds(fds) else {
+                    tracing::error!("worker channel lost: descriptors are missing");
+                    return false;
+                };
+                notification.event.set_fds(fds);
+                match notification.event {
+                    Event::Log { level, message } => log(&level, &message),
+                    _ => (self.handle)(notification),
+                }
+            }
             Ok(FromWorker::LogLine(level, text)) => log(level, &text),
             Err(error) => tracing::error!(error, "unexpected message of the worker"),
         }

@@ -1,24 +1,24 @@
 #![no_main]
 
-use broth_worker::net::tcp_frame::TcpDeframer;
+use broth_worker::net::tcp_frame::Frames;
 
 // However a stream is cut into reads, the same frames come out.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let frames = |chunk_len: usize| {
-        let mut deframer = TcpDeframer::new();
-        let mut frames = Vec::new();
+        let (mut waiting, mut got) = (Vec::new(), Vec::new());
         for chunk in data.chunks(chunk_len) {
-            deframer.feed(chunk);
-            loop {
-                match deframer.next() {
-                    Ok(Some(frame)) => frames.push(frame.to_vec()),
-                    Ok(None) => break,
-                    Err(_) => return (frames, true),
+            waiting.extend_from_slice(chunk);
+            let mut frames = Frames::of(&mut waiting);
+            for frame in frames.by_ref() {
+                match frame {
+                    Ok(frame) => got.push(frame.to_vec()),
+                    Err(_) => return (got, true),
                 }
             }
-            assert!(deframer.buffered_len() <= data.len());
+            let taken = frames.taken();
+            waiting.drain(..taken);
         }
-        (frames, false)
+        (got, false)
     };
     assert_eq!(frames(1), frames(data.len().max(1)));
 });

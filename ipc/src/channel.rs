@@ -106,6 +106,12 @@ impl Channel {
         }
     }
 
+    /// Takes the `count` descriptors of the payload taken last, or `None` if so many did not come,
+    /// which leaves the channel unusable.
+    pub fn take_fds(&mut self, count: usize) -> Option<Vec<OwnedFd>> {
+        self.inbox.take_fds(count)
+    }
+
     /// Sends, telling tokio when the socket turned out not to be writable.
     fn flush_ready(&mut self) -> io::Result<()> {
         let (socket, outbox) = (&self.socket, &mut self.outbox);

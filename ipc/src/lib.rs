@@ -21,6 +21,7 @@ pub mod netstring;
 mod pending;
 mod read;
 pub mod rtp;
+mod shared_fd;
 mod socket;
 mod v2;
 
@@ -31,6 +32,7 @@ pub use message::{
     Call, Discard, Event, FromWorker, Incoming, Notification, Request, Response, Scope, Target,
 };
 pub use pending::{Pending, Ticket};
+pub use shared_fd::SharedFd;
 pub use socket::{Fill, Flush, Inbox, Outbox, OutboxFull};
 
 /// Largest payload between a broth controller and a broth worker, in bytes.

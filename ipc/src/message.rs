@@ -1,5 +1,8 @@
 //! Requests, responses and notifications, typed (`spec: channel.md` §3, §4, §9).
 
+use std::io;
+use std::os::fd::OwnedFd;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -14,6 +17,7 @@ use crate::error::{ErrorCode, Rejection};
 use crate::ids::{Ids, ProducerId, Subject};
 use crate::read::{Members, Read};
 use crate::rtp::Profile;
+use crate::shared_fd::SharedFd;
 
 macro_rules! calls {
     ($($(#[$doc:meta])* $Variant:ident($Body:ty) = $method:literal of [$($Subject:ident),*],)*) => {
@@ -309,6 +313,9 @@ pub enum Event {
     IceSelectedTupleChange {
         /// The new path.
         ice_selected_tuple: TransportTuple,
+        /// The TCP connection that it is, if another worker can go on with it.
+        #[serde(skip)]
+        connection: Option<SharedFd>,
     },
     /// ICE changed state.
     #[serde(rename_all = "camelCase")]
@@ -348,6 +355,29 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The descriptors that travel with it.
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn into_fds(self) -> io::Result<Vec<OwnedFd>> {
+        match self {
+            Self::IceSelectedTupleChange {
+                connection: Some(connection),
+                ..
+            } => Ok(vec![connection.into_owned()?]),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Takes over the descriptors that came with it.
+    pub fn set_fds(&mut self, fds: Vec<OwnedFd>) {
+        if let Self::IceSelectedTupleChange { connection, .. } = self {
+            *connection = fds.into_iter().next().map(SharedFd::from);
+        }
+    }
+}
+
 /// A message of the worker that nobody asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Notification {
@@ -362,7 +392,19 @@ pub struct Notification {
 impl Notification {
     /// Serializes the notification as a payload.
     pub fn to_payload(&self) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(self)
+        let has_fd = matches!(
+            self.event,
+            Event::IceSelectedTupleChange {
+                connection: Some(_),
+                ..
+            }
+        );
+        if !has_fd {
+            return serde_json::to_vec(self);
+        }
+        let mut message = serde_json::to_value(self)?;
+        message["fds"] = 1.into();
+        serde_json::to_vec(&message)
     }
 }
 
@@ -371,8 +413,8 @@ impl Notification {
 pub enum FromWorker {
     /// An answer.
     Response(Response),
-    /// Something happened.
-    Notification(Notification),
+    /// Something happened; so many descriptors came along.
+    Notification(Notification, usize),
     /// A log line in mediasoup v2's shape: `(level, text)`.
     LogLine(&'static str, String),
 }
@@ -397,8 +439,10 @@ impl FromWorker {
         let mut message: Value =
             serde_json::from_slice(payload).map_err(|error| error.to_string())?;
         if message.get("targetId").is_some() {
+            let fds = message.get("fds").and_then(Value::as_u64).unwrap_or(0);
+            let fds = usize::try_from(fds).unwrap_or(usize::MAX);
             return serde_json::from_value(message)
-                .map(Self::Notification)
+                .map(|notification| Self::Notification(notification, fds))
                 .map_err(|error| error.to_string());
         }
         let id = message

@@ -258,7 +258,7 @@ fn handle_router_call(
 ) -> Answer {
     match call {
         Call::DumpRouter(_) => answer(&router.dump(io)),
-        Call::CreateWebRtcTransport(options) => router.create_transport(io, ids, &options),
+        Call::CreateWebRtcTransport(options) => router.create_transport(io, ids, &options, fds),
         Call::CreatePlainRtpTransport(options) => {
             router.create_plain_transport(io, ids, &options, fds)
         }

@@ -22,6 +22,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::net::sockets::{Path, Socket};
 use crate::net::sys::{RECV_BATCH, RecvBatch};
+use crate::net::tcp_frame::{FRAME_BYTES_MAX, Frames};
 use crate::worker::Worker;
 
 use channel::Channel;
@@ -61,6 +62,8 @@ pub struct EventLoop {
     channel: Channel,
     signals: SignalFd,
     batch: RecvBatch,
+    /// What is read from a connection: one frame at least.
+    stream: Box<[u8]>,
     deadlines: BinaryHeap<Reverse<(Instant, usize, usize)>>,
 }
 
@@ -90,6 +93,7 @@ impl EventLoop {
             channel,
             signals,
             batch: RecvBatch::default(),
+            stream: vec![0; FRAME_BYTES_MAX].into(),
             deadlines: BinaryHeap::new(),
         })
     }
@@ -190,7 +194,7 @@ impl EventLoop {
                     }
                 }
             }
-            Some((Socket::Connection(_), router)) => self.read_connection(key, router),
+            Some((Socket::Connection(_), router)) => self.read_connection(key, router, flags),
             None => {}
         }
     }
@@ -222,7 +226,7 @@ impl EventLoop {
         }
     }
 
-    fn read_connection(&mut self, key: u32, router: usize) {
+    fn read_connection(&mut self, key: u32, router: usize, flags: EpollFlags) {
         let Some((Socket::Connection(connection), ..)) = self.worker.io.sockets.get_mut(key) else {
             return;
         };
@@ -234,28 +238,34 @@ impl EventLoop {
             socket: key,
             remote,
         };
-        let is_open = match connection.fill() {
-            Ok(is_open) => is_open,
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        let len = match connection.peek(&mut self.stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // A connection that failed is over like one that ended.
+            peeked => peeked.unwrap_or(0),
         };
-        loop {
-            let Some((Socket::Connection(connection), ..)) = self.worker.io.sockets.get_mut(key)
-            else {
-                return;
-            };
-            let mut packet = match connection.next_packet() {
-                Ok(Some(packet)) => packet.to_vec(),
-                Ok(None) => break,
-                Err(_) => {
-                    self.close_connection(key, router, Some(path));
-                    return;
-                }
+        let mut frames = Frames::of(&mut self.stream[..len]);
+        let mut is_over = len == 0;
+        for packet in frames.by_ref() {
+            let Ok(packet) = packet else {
+                is_over = true;
+                break;
             };
             self.worker.io.received += 1;
             let router = &mut self.worker.routers[router];
-            router.handle_datagram(&mut self.worker.io, path, &mut packet);
+            router.handle_datagram(&mut self.worker.io, path, packet);
         }
-        if !is_open {
+        let taken = frames.taken();
+        let Some((Socket::Connection(connection), ..)) = self.worker.io.sockets.get_mut(key) else {
+            return;
+        };
+        is_over |= connection.take(&mut self.stream[..taken]).is_err();
+        if len == self.stream.len() {
+            self.worker.io.sockets.wake(key);
+        } else {
+            // There is nothing behind what was seen.
+            is_over |= flags.contains(EpollFlags::EPOLLRDHUP);
+        }
+        if is_over {
             self.close_connection(key, router, Some(path));
         }
     }

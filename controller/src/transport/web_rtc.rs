@@ -9,7 +9,7 @@ use broth_ipc::body::{
     DtlsParameters, DtlsState, IceCandidate, IceParameters, IceState, LocalDtlsRole, SetMaxBitrate,
     StartMirroring, TransportStats, TransportTuple, WebRtcTransportDump, WebRtcTransportOptions,
 };
-use broth_ipc::{Call, Event, Ids, TransportId};
+use broth_ipc::{Call, Event, Ids, SharedFd, TransportId};
 use serde_json::{Value, json};
 
 use super::{Base, Transport, TransportEvent, closing_api, common_api};
@@ -71,6 +71,8 @@ struct Now {
     ice_parameters: IceParameters,
     ice_state: IceState,
     ice_selected_tuple: Option<TransportTuple>,
+    /// The TCP connection that this is.
+    connection: Option<SharedFd>,
     dtls_local: DtlsParameters,
     /// Kept for rebuilding the transport on another worker.
     dtls_remote: Option<DtlsParameters>,
@@ -109,6 +111,7 @@ impl WebRtcTransport {
                         ice_parameters: dump.ice_local_parameters,
                         ice_state: dump.ice_state,
                         ice_selected_tuple: dump.ice_selected_tuple,
+                        connection: None,
                         dtls_local: dump.dtls_local_parameters,
                         dtls_remote: None,
                         dtls_state: dump.dtls_state,
@@ -344,7 +347,15 @@ impl WebRtcTransport {
             restore: Some(now.ice_parameters.clone()),
             ..self.0.options.clone()
         });
-        let mut steps = vec![Step::new(ids, create, part.clone())];
+        let mut steps = vec![Step {
+            fds: Vec::from_iter(
+                now.connection
+                    .as_ref()
+                    .map(SharedFd::try_clone)
+                    .transpose()?,
+            ),
+            ..Step::new(ids, create, part.clone())
+        }];
         if let Some(remote) = &now.dtls_remote {
             let call = Call::SetRemoteDtlsParameters(remote.clone());
             steps.push(Step::new(ids, call, Part::Wish));
@@ -380,8 +391,13 @@ impl WebRtcTransport {
     /// Something the worker tells.
     pub(super) fn handle(&self, event: Event) {
         let event = match event {
-            Event::IceSelectedTupleChange { ice_selected_tuple } => {
-                lock(&self.0.now).ice_selected_tuple = Some(ice_selected_tuple.clone());
+            Event::IceSelectedTupleChange {
+                ice_selected_tuple,
+                connection,
+            } => {
+                let mut now = lock(&self.0.now);
+                now.ice_selected_tuple = Some(ice_selected_tuple.clone());
+                now.connection = connection;
                 TransportEvent::IceSelectedTupleChange(ice_selected_tuple)
             }
             Event::IceStateChange { ice_state } => {
@@ -412,6 +428,7 @@ impl WebRtcTransport {
         now.ice_state = IceState::Closed;
         now.dtls_state = DtlsState::Closed;
         now.ice_selected_tuple = None;
+        now.connection = None;
         drop(now);
         self.0.stats.disable();
     }

@@ -1,3 +1,5 @@
+use std::os::fd::AsFd;
+
 use super::*;
 use crate::body::{IceParameters, Protocol};
 use crate::{ConsumerId, RouterId, TransportId};
@@ -153,16 +155,28 @@ fn notifications_survive_the_wire_and_v2s_are_understood() {
                 remote_port: 2,
                 protocol: Protocol::Udp,
             },
+            connection: None,
         },
     };
     let payload = notification.to_payload().unwrap();
     assert_eq!(
         FromWorker::parse(&payload),
-        Ok(FromWorker::Notification(notification))
+        Ok(FromWorker::Notification(notification.clone(), 0))
     );
 
+    let mut over_tcp = notification.clone();
+    over_tcp
+        .event
+        .set_fds(vec![io::stdin().as_fd().try_clone_to_owned().unwrap()]);
+    let payload = over_tcp.to_payload().unwrap();
+    assert_eq!(
+        FromWorker::parse(&payload),
+        Ok(FromWorker::Notification(notification, 1))
+    );
+    assert_eq!(over_tcp.event.into_fds().unwrap().len(), 1);
+
     let v2 = |text: &str| match FromWorker::parse(text.as_bytes()) {
-        Ok(FromWorker::Notification(notification)) => notification.event,
+        Ok(FromWorker::Notification(notification, 0)) => notification.event,
         other => panic!("{other:?}"),
     };
     assert_eq!(v2(r#"{"event":"close","targetId":5}"#), Event::Close);

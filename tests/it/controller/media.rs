@@ -296,7 +296,12 @@ pub(crate) async fn connect_receiver_by(client: &Client, id: u32, profile: Profi
     shake_hands(endpoint, answer, id, profile).await
 }
 
-async fn shake_hands(endpoint: Endpoint, answer: Value, id: u32, profile: Profile) -> Peer {
+pub(super) async fn shake_hands(
+    endpoint: Endpoint,
+    answer: Value,
+    id: u32,
+    profile: Profile,
+) -> Peer {
     let connecting = move || endpoint.connect_to(&answer, id, profile);
     tokio::task::spawn_blocking(connecting)
         .await

@@ -21,3 +21,4 @@ mod recovery;
 mod speaker;
 mod startup;
 mod support;
+mod tcp;

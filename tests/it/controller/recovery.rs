@@ -14,7 +14,7 @@ use super::support::{Client, House, dtls, opus, settings, simulcast, soon, vp8, 
 use crate::support::receive_rtp;
 
 /// Sends a signal to the worker of the house.
-fn hit(house: &House, signal: Signal) -> u32 {
+pub(super) fn hit(house: &House, signal: Signal) -> u32 {
     let pid = house.server.workers()[0].pid;
     kill(Pid::from_raw(pid as i32), signal).unwrap();
     pid

@@ -85,7 +85,12 @@ impl Channel {
 
     /// Queues a message.
     pub(super) fn push(&mut self, payload: &[u8]) -> io::Result<()> {
-        let pushed = self.outbox.push(payload, Vec::new());
+        self.push_with(payload, Vec::new())
+    }
+
+    /// Queues a message with descriptors.
+    pub(super) fn push_with(&mut self, payload: &[u8], fds: Vec<OwnedFd>) -> io::Result<()> {
+        let pushed = self.outbox.push(payload, fds);
         pushed.map_err(io::Error::other)
     }
 

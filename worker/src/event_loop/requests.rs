@@ -132,7 +132,7 @@ impl EventLoop {
         for note in std::mem::take(&mut self.worker.io.notes) {
             let payload = dialect.notification(&note)?;
             if payload.len() <= dialect.payload_bytes_max() {
-                self.channel.push(&payload)?;
+                self.channel.push_with(&payload, note.event.into_fds()?)?;
             } else {
                 // The certificate of a peer may be that long.
                 self.worker.io.log.complain(SEND_PLACE, "message too big");

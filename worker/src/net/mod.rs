@@ -4,6 +4,7 @@
 //! Together with `event_loop` the only code that sees a descriptor.
 
 pub mod binder;
+pub mod connection;
 pub mod host;
 pub mod mapping;
 pub mod send_queue;

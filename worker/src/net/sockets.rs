@@ -1,6 +1,6 @@
 //! The sockets of a worker: UDP sockets, TCP listeners and accepted ICE-TCP connections.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,17 +10,14 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::UdpGroSegment;
 use slab::Slab;
 
+use super::connection::Connection;
 use super::send_queue::SendQueue;
-use super::tcp_frame::{TcpDeframer, TcpFrameError, write_frame};
+use crate::recorder::{Counters, Scribe};
 
 /// Connections the listener of a router may have open.
 const CONNECTIONS_MAX: usize = 512;
 /// Connections the listener of one transport may have open (`spec: media.md` §1).
 const TRANSPORT_CONNECTIONS_MAX: usize = 10;
-/// Bytes that may wait for a slow TCP peer; packets above are dropped.
-const TCP_QUEUE_BYTES_MAX: usize = 512 * 1024;
-/// Bytes read from a TCP connection at once.
-const TCP_READ_BYTES: usize = 16 * 1024;
 
 /// Where a packet came from and its answer goes: a UDP socket and a remote address, or an
 /// accepted TCP connection.
@@ -49,14 +46,6 @@ pub enum Socket {
     Listener(TcpListener, usize),
     /// An accepted connection.
     Connection(Box<Connection>),
-}
-
-/// An accepted ICE-TCP connection.
-pub struct Connection {
-    stream: TcpStream,
-    listener: u32,
-    deframer: TcpDeframer,
-    unsent: Vec<u8>,
 }
 
 /// A socket and whose it is.
@@ -148,7 +137,7 @@ impl Sockets {
         self.held.retain(|held| *held != router);
         for (key, entry) in &mut self.entries {
             if entry.owner.router == router && std::mem::take(&mut entry.is_held) {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, key as u64);
+                let event = EpollEvent::new(entry.socket.interest(), key as u64);
                 let added = self.epoll.add(entry.socket.as_fd(), event);
                 debug_assert!(added.is_ok(), "registering takes memory only");
             }
@@ -178,7 +167,7 @@ impl Sockets {
         if is_held {
             return Ok(key as u32);
         }
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, key as u64);
+        let event = EpollEvent::new(self.entries[key].socket.interest(), key as u64);
         if let Err(error) = self.epoll.add(self.entries[key].socket.as_fd(), event) {
             self.entries.remove(key);
             return Err(error.into());
@@ -191,13 +180,15 @@ impl Sockets {
         let entry = self.entries.try_remove(key as usize)?;
         // Closing the last descriptor would do, but the controller holds another one.
         let _ = self.epoll.delete(entry.socket.as_fd());
-        if let Socket::Connection(connection) = &entry.socket
-            && let Some(Entry {
+        if let Socket::Connection(connection) = &entry.socket {
+            connection.shut_down();
+            if let Some(Entry {
                 socket: Socket::Listener(_, open),
                 ..
             }) = self.entries.get_mut(connection.listener as usize)
-        {
-            *open -= 1;
+            {
+                *open -= 1;
+            }
         }
         match entry.socket {
             Socket::Udp(_) => Some((Protocol::Udp, entry.local)),
@@ -267,17 +258,73 @@ impl Sockets {
         if *open == connections_max {
             return Err(io::Error::other("too many TCP connections"));
         }
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        *open += 1;
-        let connection = Connection {
-            stream,
-            listener,
-            deframer: TcpDeframer::new(),
-            unsent: Vec::new(),
-        };
-        self.insert(Socket::Connection(Box::new(connection)), owner, local)
-            .map(Some)
+        let connection = Connection::new(stream, listener)?;
+        self.insert_connection(connection, owner, local).map(Some)
+    }
+
+    /// Goes on with a connection of an earlier worker, which noted the frame it had in hand.
+    ///
+    /// # Errors
+    /// The descriptor is not the connection between these addresses, there is no listener for it,
+    /// or it is broken.
+    pub fn resume_connection(
+        &mut self,
+        router: usize,
+        fd: OwnedFd,
+        (local, remote): (SocketAddr, SocketAddr),
+        noted: &Counters,
+    ) -> io::Result<u32> {
+        let stream = TcpStream::from(fd);
+        if (stream.local_addr()?, stream.peer_addr()?) != (local, remote) {
+            return Err(io::Error::other("another connection"));
+        }
+        let listener = self.listener_of(router, local);
+        let (listener, owner) = listener.ok_or_else(|| io::Error::other("no listener"))?;
+        let connection = Connection::resumed(stream, listener, noted)?;
+        self.insert_connection(connection, owner, local)
+    }
+
+    fn listener_of(&self, router: usize, local: SocketAddr) -> Option<(u32, Owner)> {
+        let mut entries = self.entries.iter();
+        entries.find_map(|(key, entry)| {
+            let is_it = matches!(entry.socket, Socket::Listener(..))
+                && entry.owner.router == router
+                && entry.local == local;
+            is_it.then_some((key as u32, entry.owner))
+        })
+    }
+
+    fn insert_connection(
+        &mut self,
+        connection: Connection,
+        owner: Owner,
+        local: SocketAddr,
+    ) -> io::Result<u32> {
+        let listener = connection.listener as usize;
+        let key = self.insert(Socket::Connection(Box::new(connection)), owner, local)?;
+        if let Some(Entry {
+            socket: Socket::Listener(_, open),
+            ..
+        }) = self.entries.get_mut(listener)
+        {
+            *open += 1;
+        }
+        Ok(key)
+    }
+
+    /// Lets a connection, if it is one, note the frames it writes.
+    pub fn set_scribe(&mut self, key: u32, scribe: Scribe) {
+        if let Some((Socket::Connection(connection), _)) = self.get_mut(key) {
+            connection.set_scribe(scribe);
+        }
+    }
+
+    /// Another descriptor of a connection; `None` if it is none, or there are too many.
+    pub fn clone_connection(&self, key: u32) -> Option<OwnedFd> {
+        match &self.entries.get(key as usize)?.socket {
+            Socket::Connection(connection) => Some(connection.try_clone().ok()?.into()),
+            Socket::Udp(_) | Socket::Listener(..) => None,
+        }
     }
 
     /// Queues a packet on a path. Nothing is queued for a socket that is gone.
@@ -307,35 +354,24 @@ impl Sockets {
             self.queue.commit(path.socket, path.remote, len);
             return;
         };
-        if connection.unsent.len() + len > TCP_QUEUE_BYTES_MAX {
+        if !connection.send(&self.queue.slot()[..len]) {
             self.tcp_blocked += 1;
-            return;
-        }
-        let packet = &self.queue.slot()[..len];
-        if write_frame(&mut connection.unsent, packet).is_err() {
-            return;
-        }
-        // A broken connection shows itself when it is read.
-        let _ = connection.flush();
-        let mut flags = EpollFlags::EPOLLIN;
-        flags.set(EpollFlags::EPOLLOUT, !connection.unsent.is_empty());
-        let mut event = EpollEvent::new(flags, u64::from(path.socket));
-        if flags.contains(EpollFlags::EPOLLOUT) {
-            let _ = self.epoll.modify(&connection.stream, &mut event);
         }
     }
 
     /// Sends what a TCP peer had no room for.
     pub fn handle_writable(&mut self, key: u32) {
-        let Some((Socket::Connection(connection), _)) = self.get_mut(key) else {
-            return;
-        };
-        let is_done = connection.flush().is_err() || connection.unsent.is_empty();
-        if is_done {
-            let mut event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(key));
-            if let Some(entry) = self.entries.get(key as usize) {
-                let _ = self.epoll.modify(entry.socket.as_fd(), &mut event);
-            }
+        if let Some((Socket::Connection(connection), _)) = self.get_mut(key) {
+            // A broken connection shows itself when it is read.
+            let _ = connection.flush();
+        }
+    }
+
+    /// Reports once more what a connection has to read.
+    pub fn wake(&mut self, key: u32) {
+        if let Some(entry) = self.entries.get(key as usize) {
+            let mut event = EpollEvent::new(entry.socket.interest(), u64::from(key));
+            let _ = self.epoll.modify(entry.socket.as_fd(), &mut event);
         }
     }
 
@@ -350,47 +386,19 @@ impl Sockets {
     }
 }
 
-impl Connection {
-    /// The peer's address.
-    ///
-    /// # Errors
-    /// The connection is gone.
-    pub fn remote(&self) -> io::Result<SocketAddr> {
-        self.stream.peer_addr()
-    }
-
-    /// Reads once; `false` means the peer closed.
-    ///
-    /// # Errors
-    /// `WouldBlock`, or the connection failed.
-    pub fn fill(&mut self) -> io::Result<bool> {
-        let mut buffer = [0; TCP_READ_BYTES];
-        let len = self.stream.read(&mut buffer)?;
-        self.deframer.feed(&buffer[..len]);
-        Ok(len > 0)
-    }
-
-    /// The next complete packet.
-    ///
-    /// # Errors
-    /// The peer does not send frames.
-    pub fn next_packet(&mut self) -> Result<Option<&[u8]>, TcpFrameError> {
-        self.deframer.next()
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent) {
-                Ok(sent) => drop(self.unsent.drain(..sent)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => {
-                    self.unsent.clear();
-                    return Err(error);
-                }
+impl Socket {
+    /// What it is watched for. Of a connection only changes are reported, as the beginning of a
+    /// frame stays in the kernel until the rest of it is there.
+    fn interest(&self) -> EpollFlags {
+        match self {
+            Self::Udp(_) | Self::Listener(..) => EpollFlags::EPOLLIN,
+            Self::Connection(_) => {
+                EpollFlags::EPOLLIN
+                    | EpollFlags::EPOLLOUT
+                    | EpollFlags::EPOLLRDHUP
+                    | EpollFlags::EPOLLET
             }
         }
-        Ok(())
     }
 }
 
@@ -399,7 +407,7 @@ impl AsFd for Socket {
         match self {
             Self::Udp(socket) => socket.as_fd(),
             Self::Listener(listener, _) => listener.as_fd(),
-            Self::Connection(connection) => connection.stream.as_fd(),
+            Self::Connection(connection) => connection.as_fd(),
         }
     }
 }

@@ -152,6 +152,42 @@ pub fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
+/// Bytes ever written to a TCP connection, by whichever process.
+///
+/// # Errors
+/// The socket is none.
+pub fn tcp_bytes_written(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    loop {
+        // What is acknowledged in between would be missing in the sum.
+        let acknowledged = tcp_bytes_acknowledged(socket)?;
+        let waiting = unread_bytes(socket)? as u64;
+        if tcp_bytes_acknowledged(socket)? == acknowledged {
+            return Ok(acknowledged + waiting);
+        }
+    }
+}
+
+fn tcp_bytes_acknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    /// Of `tcpi_bytes_acked` in `struct tcp_info`, in words.
+    const BYTES_ACKED: usize = 15;
+    let mut info = [0_u64; BYTES_ACKED + 1];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel writes `len` bytes at most.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(info[BYTES_ACKED])
+}
+
 /// One message to send: adjacent slices to one destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Message {

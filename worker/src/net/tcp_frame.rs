@@ -6,8 +6,11 @@
 /// The length field could say 65535; two bytes less keep prefix and payload
 /// within the 64 KiB buffer that a connection is given (`spec/media.md` §1).
 pub const FRAME_PAYLOAD_MAX: usize = u16::MAX as usize - 2;
+/// Largest frame with its prefix.
+pub const FRAME_BYTES_MAX: usize = PREFIX_LEN + FRAME_PAYLOAD_MAX;
 
-const PREFIX_LEN: usize = 2;
+/// Bytes of the length before each payload.
+pub(super) const PREFIX_LEN: usize = 2;
 
 /// Why a connection cannot be read, or a payload not framed, any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,62 +20,50 @@ pub enum TcpFrameError {
     TooLong,
 }
 
-/// Cuts a byte stream into frames.
-///
-/// Feed what was read, then call [`next`](Self::next) until it says `None`.
-/// Drained that way, the buffer never holds more than one partial frame and
-/// the last chunk fed.
-#[derive(Debug, Default)]
-pub struct TcpDeframer {
-    buffer: Vec<u8>,
-    consumed: usize,
+/// The complete, non-empty frames at the beginning of what was read from a connection.
+#[derive(Debug)]
+pub struct Frames<'b> {
+    rest: &'b mut [u8],
+    taken: usize,
 }
 
-impl TcpDeframer {
-    /// Creates an empty deframer.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Appends bytes read from the connection.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        self.buffer.drain(..self.consumed);
-        self.consumed = 0;
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// Returns the next complete, non-empty frame, or `None` until more is fed.
-    ///
-    /// # Errors
-    /// The prefix announces a frame no buffer may hold: close the connection.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "lends from itself, which Iterator cannot"
-    )]
-    pub fn next(&mut self) -> Result<Option<&[u8]>, TcpFrameError> {
-        loop {
-            let unread = &self.buffer[self.consumed..];
-            let Some((prefix, rest)) = unread.split_first_chunk::<PREFIX_LEN>() else {
-                return Ok(None);
-            };
-            let len = usize::from(u16::from_be_bytes(*prefix));
-            if len > FRAME_PAYLOAD_MAX {
-                return Err(TcpFrameError::TooLong);
-            }
-            if rest.len() < len {
-                return Ok(None);
-            }
-            let start = self.consumed + PREFIX_LEN;
-            self.consumed = start + len;
-            if len > 0 {
-                return Ok(Some(&self.buffer[start..start + len]));
-            }
+impl<'b> Frames<'b> {
+    /// Those in `bytes`, which begin with a frame.
+    pub fn of(bytes: &'b mut [u8]) -> Self {
+        Self {
+            rest: bytes,
+            taken: 0,
         }
     }
 
-    /// Bytes held back because their frame is not complete.
-    pub fn buffered_len(&self) -> usize {
-        self.buffer.len() - self.consumed
+    /// Bytes of the frames returned so far, and of empty ones among them.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+}
+
+/// An error is a prefix that announces a frame no buffer may hold: close the connection.
+impl<'b> Iterator for Frames<'b> {
+    type Item = Result<&'b mut [u8], TcpFrameError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let len = usize::from(u16::from_be_bytes(*self.rest.first_chunk()?));
+            if len > FRAME_PAYLOAD_MAX {
+                return Some(Err(TcpFrameError::TooLong));
+            }
+            let rest = std::mem::take(&mut self.rest);
+            match rest.split_at_mut_checked(PREFIX_LEN + len) {
+                None => return None,
+                Some((frame, rest)) => {
+                    self.rest = rest;
+                    self.taken += frame.len();
+                    if len > 0 {
+                        return Some(Ok(&mut frame[PREFIX_LEN..]));
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -96,27 +87,23 @@ mod tests {
 
     use super::*;
 
-    fn drain(deframer: &mut TcpDeframer) -> Vec<Vec<u8>> {
-        let mut frames = Vec::new();
-        while let Some(frame) = deframer.next().unwrap() {
-            frames.push(frame.to_vec());
-        }
-        frames
+    /// The frames at the beginning of `wire`, and how many bytes they are.
+    fn frames(wire: &mut [u8]) -> (Vec<Vec<u8>>, usize) {
+        let mut frames = Frames::of(wire);
+        let payloads = frames.by_ref().map(|frame| frame.unwrap().to_vec());
+        (payloads.collect(), frames.taken())
     }
 
     #[test]
     fn zero_length_frames_are_ignored() {
-        let mut deframer = TcpDeframer::new();
-        deframer.feed(&[0, 0, 0, 0, 0, 1, 7, 0, 0]);
-        assert_eq!(drain(&mut deframer), [vec![7]]);
-        assert_eq!(deframer.buffered_len(), 0);
+        assert_eq!(frames(&mut [0, 0, 0, 0, 0, 1, 7, 0, 0]), (vec![vec![7]], 9));
     }
 
     #[test]
     fn a_frame_that_cannot_fit_is_an_error_at_its_prefix() {
-        let mut deframer = TcpDeframer::new();
-        deframer.feed(&[0xFF, 0xFE]);
-        assert_eq!(deframer.next(), Err(TcpFrameError::TooLong));
+        let mut wire = [0xFF, 0xFE];
+        let first = Frames::of(&mut wire).next();
+        assert_eq!(first, Some(Err(TcpFrameError::TooLong)));
     }
 
     #[test]
@@ -126,9 +113,9 @@ mod tests {
         assert_eq!(write_frame(&mut out, &payload), Err(TcpFrameError::TooLong));
         assert!(out.is_empty());
         write_frame(&mut out, &payload[1..]).unwrap();
-        let mut deframer = TcpDeframer::new();
-        deframer.feed(&out);
-        assert_eq!(drain(&mut deframer), [payload[1..].to_vec()]);
+        let len = out.len();
+        assert_eq!(len, FRAME_BYTES_MAX);
+        assert_eq!(frames(&mut out), (vec![payload[1..].to_vec()], len));
     }
 
     proptest! {
@@ -141,22 +128,25 @@ mod tests {
             for payload in &payloads {
                 write_frame(&mut wire, payload).unwrap();
             }
-            let mut deframer = TcpDeframer::new();
-            let mut got = Vec::new();
+            let (mut waiting, mut got) = (Vec::new(), Vec::new());
             for bytes in wire.chunks(chunk) {
-                deframer.feed(bytes);
-                got.extend(drain(&mut deframer));
+                waiting.extend_from_slice(bytes);
+                let (complete, taken) = frames(&mut waiting);
+                got.extend(complete);
+                waiting.drain(..taken);
             }
             prop_assert_eq!(got, payloads);
+            prop_assert!(waiting.is_empty());
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let mut deframer = TcpDeframer::new();
-            deframer.feed(&bytes);
-            while let Ok(Some(frame)) = deframer.next() {
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let len = bytes.len();
+            let mut frames = Frames::of(&mut bytes);
+            while let Some(Ok(frame)) = frames.next() {
                 prop_assert!(!frame.is_empty());
             }
+            prop_assert!(frames.taken() <= len);
         }
     }
 }

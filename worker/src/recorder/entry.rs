@@ -11,6 +11,7 @@
 //! A write goes to the slot that is not the newest, its sum last: whenever it breaks off, the
 //! other slot holds. A record without any sum is free.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::memory::Memory;
@@ -54,6 +55,26 @@ pub struct Entry {
     id: u32,
     generation: u16,
     is_second_newest: bool,
+    /// Of its scribe.
+    is_scribe_obeyed: Option<Rc<Cell<bool>>>,
+}
+
+/// Sets counters of a record that somebody else has. Without effect once that record ended or has
+/// another scribe.
+#[derive(Debug)]
+pub struct Scribe {
+    memory: Rc<Memory>,
+    at: u32,
+    is_obeyed: Rc<Cell<bool>>,
+}
+
+impl Scribe {
+    /// Sets a counter, at once and whole.
+    pub fn set(&self, counter: usize, value: u64) {
+        if self.is_obeyed.get() {
+            self.memory.store(self.at as usize + counter, pack(value));
+        }
+    }
 }
 
 /// What is read back from a record.
@@ -94,6 +115,7 @@ impl Entry {
             id,
             generation: 0,
             is_second_newest: true,
+            is_scribe_obeyed: None,
         }
     }
 
@@ -132,6 +154,7 @@ impl Entry {
                 id,
                 generation,
                 is_second_newest,
+                is_scribe_obeyed: None,
             },
             kind,
             id,
@@ -164,6 +187,24 @@ impl Entry {
         self.memory.store(self.word(counter), pack(value));
     }
 
+    /// Somebody else who sets counters of it, in place of the last one.
+    pub fn scribe(&mut self) -> Scribe {
+        self.dismiss_scribe();
+        let is_obeyed = Rc::new(Cell::new(true));
+        self.is_scribe_obeyed = Some(Rc::clone(&is_obeyed));
+        Scribe {
+            memory: Rc::clone(&self.memory),
+            at: self.at,
+            is_obeyed,
+        }
+    }
+
+    fn dismiss_scribe(&self) {
+        if let Some(is_obeyed) = &self.is_scribe_obeyed {
+            is_obeyed.set(false);
+        }
+    }
+
     /// Where a counter is.
     pub(super) fn word(&self, counter: usize) -> usize {
         self.at as usize + counter
@@ -171,6 +212,7 @@ impl Entry {
 
     /// Wipes the record, the older slot first: until the last one goes, the newest counts.
     pub(super) fn wipe(self) -> u32 {
+        self.dismiss_scribe();
         for is_second in [!self.is_second_newest, self.is_second_newest] {
             wipe_slot(&self.memory, slot_at(self.at, is_second));
         }

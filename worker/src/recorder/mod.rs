@@ -23,13 +23,14 @@ use std::rc::Rc;
 
 use broth_ipc::{ConsumerId, ProducerId, TransportId};
 
-pub use entry::{COUNTERS, Counters, Entry, Kind, RECORD_WORDS};
+pub use entry::{COUNTERS, Counters, Entry, Kind, RECORD_WORDS, Scribe};
 use entry::{Found, pack, unpack};
 pub use memory::Memory;
 pub use records::{
-    BYTES, BYTES_RECEIVED, BYTES_SENT, ConsumerRecord, DISCARDED, FIRS, HIGHEST, InboundRecord,
-    LOST, MISSING, NACKS, NEWEST_PICTURE, NEWEST_TS, PACKETS, PAYLOAD_BYTES, PLIS, REPAIRED,
-    RTX_SEQ, Record, SENDERS, SRTCP_INDEX, StreamRecord, TWCC_COUNT, TransportRecord,
+    BYTES, BYTES_RECEIVED, BYTES_SENT, ConsumerRecord, DISCARDED, FIRS, FRAME_END, FRAME_LEN,
+    HIGHEST, InboundRecord, LOST, MISSING, NACKS, NEWEST_PICTURE, NEWEST_TS, PACKETS,
+    PAYLOAD_BYTES, PLIS, REPAIRED, RTX_SEQ, Record, SENDERS, SRTCP_INDEX, StreamRecord, TWCC_COUNT,
+    TransportRecord,
 };
 
 /// `broth-fr`.

@@ -20,6 +20,10 @@ pub const TWCC_COUNT: usize = 2;
 pub const BYTES_RECEIVED: usize = 3;
 /// Counter of a transport: bytes sent on it.
 pub const BYTES_SENT: usize = 4;
+/// Counter of a transport over TCP: where in the stream of what is sent the frame in hand ends.
+pub const FRAME_END: usize = 5;
+/// Counter of a transport over TCP: bytes of that frame.
+pub const FRAME_LEN: usize = 6;
 /// Counter of what was received: the highest index or number. Of a consumer: one more than the
 /// highest index that was sealed under; 0 before the first.
 pub const HIGHEST: usize = 0;
@@ -74,7 +78,7 @@ pub struct TransportRecord {
     pub local: SocketAddr,
     /// Address of the peer.
     pub remote: SocketAddr,
-    /// Whether the path is a TCP connection, which dies with its worker.
+    /// Whether the path is a TCP connection.
     pub is_tcp: bool,
     /// Our DTLS role.
     pub role: DtlsRole,

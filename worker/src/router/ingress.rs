@@ -240,7 +240,11 @@ impl Router {
             }
             IceEvent::Selected(path) => {
                 if let Some(ice_selected_tuple) = tuple(path, &io.sockets) {
-                    let event = Event::IceSelectedTupleChange { ice_selected_tuple };
+                    let connection = io.sockets.clone_connection(path.socket);
+                    let event = Event::IceSelectedTupleChange {
+                        ice_selected_tuple,
+                        connection: connection.filter(|_| self.is_recorded()).map(Into::into),
+                    };
                     io.note_transport(self.id, id, event);
                 }
                 self.record_path(io, key);

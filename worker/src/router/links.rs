@@ -20,12 +20,14 @@ use crate::transport::{Link, Mirror, Transport};
 const BITRATE_MIN: u32 = 10_000;
 
 impl Router {
-    /// Creates a WebRTC transport.
+    /// Creates a WebRTC transport. If one is restored whose path was a TCP connection, that came
+    /// with the request.
     pub fn create_transport(
         &mut self,
         io: &mut Io,
         ids: &Ids,
         options: &WebRtcTransportOptions,
+        fds: Vec<OwnedFd>,
     ) -> Result<Value, Rejection> {
         let id = transport_id(ids)?;
         let owner = self.owner(self.transports.vacant_key());
@@ -36,7 +38,7 @@ impl Router {
             Transport::webrtc(io, id, options, &self.sockets)
         };
         let mut transport = created.inspect_err(|_| close_sockets(io, owner))?;
-        self.restore_transport(io, &mut transport, options);
+        self.restore_transport(io, &mut transport, options, fds.into_iter().next());
         let ufrag = transport.webrtc_mut()?.ice.credentials().ufrag.clone();
         let (key, dump) = self.insert_transport(io, transport);
         self.by_ufrag.insert(ufrag, key);

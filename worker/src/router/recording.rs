@@ -5,6 +5,7 @@
 //! under it; keys are forgotten before the numbers used under them are; a consumer counts as a
 //! sender under its transport's keys before it sends.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use broth_ipc::TransportId;
@@ -88,12 +89,13 @@ impl Router {
     }
 
     /// Replaces what a new transport has by what an earlier one recorded, as far as there is
-    /// something that can be trusted.
+    /// something that can be trusted. Its path may be the `connection` that came along.
     pub(super) fn restore_transport(
         &mut self,
-        io: &Io,
+        io: &mut Io,
         transport: &mut Transport,
         options: &WebRtcTransportOptions,
+        connection: Option<OwnedFd>,
     ) {
         let Some(restore) = &options.restore else {
             return;
@@ -106,7 +108,7 @@ impl Router {
         let recorded = self.recordings.transports.remove(&id);
         let inbound = self.recordings.inbound.remove(&id).unwrap_or_default();
         let resumed = recorded.and_then(|recorded| {
-            let resumed = self.resumable(io, id, &recorded);
+            let resumed = self.resumable(io, id, &recorded, connection);
             if resumed.is_none() {
                 self.recorder.remove(recorded.entry);
                 return None;
@@ -136,10 +138,11 @@ impl Router {
             };
         }
         let Recorded {
-            entry,
+            mut entry,
             record,
             counters,
         } = recorded;
+        io.sockets.set_scribe(path.socket, entry.scribe());
         webrtc.ice = IceLite::resumed(io.now, credentials, path, record.ice_state);
         webrtc.dtls = Dtls::resumed(&io.dtls, record.role);
         webrtc.srtp = Some(srtp);
@@ -153,9 +156,10 @@ impl Router {
     /// The path and the keys of a recorded transport; `None` if it cannot go on.
     fn resumable(
         &self,
-        io: &Io,
+        io: &mut Io,
         id: TransportId,
         recorded: &Recorded<TransportRecord>,
+        connection: Option<OwnedFd>,
     ) -> Option<(Path, Srtp)> {
         let Recorded {
             record, counters, ..
@@ -163,13 +167,20 @@ impl Router {
         // A consumer without a record may have used any number under these keys.
         let consumers = self.recordings.consumers.values();
         let senders = consumers.filter(|consumer| consumer.record.transport == id);
-        if (senders.count() as u64) < counters[SENDERS] || record.is_tcp {
+        if (senders.count() as u64) < counters[SENDERS] {
             return None;
         }
-        let socket = io.sockets.find(self.key, record.local)?;
-        let remote = record.remote;
         let rtcp_index = u32::try_from(counters[SRTCP_INDEX]).ok()?;
         let srtp = Srtp::resumed(&record.keys, rtcp_index).ok()?;
+        let (local, remote) = (record.local, record.remote);
+        let socket = if record.is_tcp {
+            let sockets = &mut io.sockets;
+            let resumed =
+                sockets.resume_connection(self.key, connection?, (local, remote), counters);
+            resumed.ok()?
+        } else {
+            io.sockets.find(self.key, local)?
+        };
         Some((Path { socket, remote }, srtp))
     }
 
@@ -204,7 +215,7 @@ impl Router {
     }
 
     /// Records the keys of a transport, in use from now on.
-    pub(super) fn record_keys(&mut self, io: &Io, key: usize, keys: &SrtpKeys) {
+    pub(super) fn record_keys(&mut self, io: &mut Io, key: usize, keys: &SrtpKeys) {
         if !self.recorder.is_present() {
             return;
         }
@@ -228,7 +239,8 @@ impl Router {
             role: webrtc.dtls.local_role(),
             keys: keys.clone(),
         };
-        if let Some(entry) = self.recorder.add(id, &record) {
+        if let Some(mut entry) = self.recorder.add(id, &record) {
+            io.sockets.set_scribe(path.socket, entry.scribe());
             entry.set(SENDERS, senders as u64);
             entry.set(TWCC_COUNT, u64::from(count));
             transport.flight = Some(Box::new(Flight { entry, record }));
@@ -236,13 +248,13 @@ impl Router {
     }
 
     /// Records where a connected transport sends to.
-    pub(super) fn record_path(&mut self, io: &Io, key: usize) {
+    pub(super) fn record_path(&mut self, io: &mut Io, key: usize) {
         let transport = &mut self.transports[key];
         let Some(mut flight) = transport.flight.take() else {
             return;
         };
         if let Ok(webrtc) = transport.webrtc_mut() {
-            flight.set_path(webrtc, &io.sockets);
+            flight.set_path(webrtc, &mut io.sockets);
         }
         transport.flight = Some(flight);
     }

@@ -16,7 +16,7 @@ pub struct Flight {
 
 impl Flight {
     /// Records state and path if they changed.
-    pub fn set_path(&mut self, webrtc: &WebRtc, sockets: &Sockets) {
+    pub fn set_path(&mut self, webrtc: &WebRtc, sockets: &mut Sockets) {
         let mut record = self.record.clone();
         record.ice_state = webrtc.ice.state();
         if let Some(path) = webrtc.ice.selected()
@@ -25,6 +25,8 @@ impl Flight {
             record.local = (ip, port).into();
             record.remote = path.remote;
             record.is_tcp = protocol == Protocol::Tcp;
+            // Before the path is recorded, so that the end of its last frame is known.
+            sockets.set_scribe(path.socket, self.entry.scribe());
         }
         if record != self.record {
             record.write(&mut self.entry);
