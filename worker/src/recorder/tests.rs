@@ -249,6 +249,19 @@ fn memory_of_another_version_is_started_anew() {
 }
 
 #[test]
+fn records_of_another_recorder_are_none() {
+    let (memory, other) = (sample(), sample());
+    for at in HEADER_WORDS..WORDS {
+        memory.store(at, other.load(at));
+    }
+    assert!(read(&memory).is_empty());
+    for (at, word) in other.words().iter().enumerate() {
+        memory.store(at, word.load(Ordering::Relaxed));
+    }
+    assert_eq!(read(&memory).len(), 4);
+}
+
+#[test]
 fn a_full_recorder_counts_what_it_cannot_take() {
     let memory = Rc::new(Memory::heap(WORDS));
     let mut recorder = Recorder::create(Rc::clone(&memory));

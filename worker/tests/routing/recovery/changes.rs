@@ -1,12 +1,13 @@
 //! What peers and applications do between two deaths, and while a worker dies.
 
-use broth_ipc::Call;
 use broth_ipc::body::{Empty, EncodingPreferences, SetPreferredProfile};
 use broth_ipc::rtp::Profile;
+use broth_ipc::{Call, Ids};
 use broth_worker::wire::rtp::is_rtcp;
 
 use super::room::Room;
 use super::source::Format;
+use crate::stage::ROUTER;
 
 const LAYERS: [Profile; 3] = [Profile::Low, Profile::Medium, Profile::High];
 const VIDEO: [Format; 3] = [Format::Vp8, Format::Vp9, Format::H264];
@@ -173,7 +174,7 @@ impl Room {
     }
 
     /// A member leaves with all it sends and gets, and somebody else comes.
-    fn rejoin(&mut self) {
+    pub(super) fn rejoin(&mut self) {
         let at = self.below(self.members.len() as u64) as usize;
         let producers: Vec<_> = self
             .producing
@@ -190,8 +191,7 @@ impl Room {
         let addr = self.members[at].client.addr;
         self.queue.retain(|(from, _)| *from != addr);
         self.last.take_if(|(from, _)| *from == addr);
-        let ids =
-            broth_ipc::Ids::router(crate::stage::ROUTER).transport(self.members[at].transport);
+        let ids = Ids::router(ROUTER).transport(self.members[at].transport);
         self.call(ids, Call::CloseTransport(Empty {}));
         let next = self.new_member();
         let left = std::mem::replace(&mut self.members[at], next);

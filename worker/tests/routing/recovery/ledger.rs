@@ -60,6 +60,12 @@ impl Got {
         }
     }
 
+    /// It may begin anew, under numbers that are new.
+    pub(super) fn forget_runs(&mut self) {
+        self.runs.clear();
+        self.may_begin = true;
+    }
+
     /// The highest index.
     pub(super) fn highest(&self) -> Option<u64> {
         self.highest

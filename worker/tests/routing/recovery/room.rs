@@ -375,11 +375,14 @@ impl Room {
     /// The worker dies, and what can go on goes on. Returns how many transports did.
     pub(super) fn survive_damage(&mut self) -> usize {
         self.is_damaged = true;
+        self.doom();
+        // What was lost is counted anew.
+        self.counts.clear();
         self.stage.replace_worker();
         let resumed = self.restore();
         for consuming in &mut self.consuming {
-            consuming.got.may_begin = true;
-            consuming.got.has_died = true;
+            // What was recorded last may be lost, and what was before it come back.
+            consuming.got.forget_runs();
         }
         self.resume();
         for _ in 0..30 {
@@ -468,7 +471,8 @@ impl Room {
             let ids = Ids::router(ROUTER).transport(self.members[at].transport);
             let call = Call::GetTransportStats(Empty {});
             let stats = self.stage.call(ids, call).unwrap();
-            let count = |name| stats[0][name].as_u64().unwrap();
+            // Who is not connected has none.
+            let count = |name| stats[0][name].as_u64().unwrap_or(0);
             let counts = vec![count("bytesReceived"), count("bytesSent")];
             self.check_grown(format!("{ids:?}"), counts);
         }
