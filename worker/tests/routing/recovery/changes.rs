@@ -50,6 +50,7 @@ impl Room {
         let consuming = &mut self.consuming[at];
         consuming.is_paused = !consuming.is_paused;
         consuming.got.may_begin = true;
+        consuming.got.is_settled = false;
         let call = if consuming.is_paused {
             Call::PauseConsumer(Empty {})
         } else {
@@ -68,8 +69,9 @@ impl Room {
             Call::ResumeProducer(Empty {})
         };
         let (id, ids) = (producing.id, producing.ids());
-        for consuming in &mut self.consuming {
-            consuming.got.may_begin |= consuming.producer == id;
+        for consuming in self.consuming.iter_mut().filter(|one| one.producer == id) {
+            consuming.got.may_begin = true;
+            consuming.got.is_settled = false;
         }
         self.call(ids, call);
     }
@@ -78,6 +80,7 @@ impl Room {
         let profile = self.any_profile();
         let consuming = &mut self.consuming[at];
         consuming.preferred = profile;
+        consuming.got.is_settled = false;
         let ids = consuming.ids();
         self.call(
             ids,
@@ -89,7 +92,10 @@ impl Room {
         let profile = self.any_profile();
         let producing = &mut self.producing[at];
         producing.preferred = profile;
-        let ids = producing.ids();
+        let (id, ids) = (producing.id, producing.ids());
+        for consuming in self.consuming.iter_mut().filter(|one| one.producer == id) {
+            consuming.got.is_settled = false;
+        }
         self.call(
             ids,
             Call::SetProducerProfile(SetPreferredProfile { profile }),
@@ -170,6 +176,7 @@ impl Room {
         }
         for consuming in &mut self.consuming {
             consuming.got.may_begin = true;
+            consuming.got.is_settled = false;
         }
     }
 

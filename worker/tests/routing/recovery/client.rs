@@ -178,7 +178,8 @@ impl Client {
                     let sources = &mut self.sources;
                     if let Some(source) = sources.iter_mut().find(|source| source.ssrc == media) {
                         source.wants_keyframe = true;
-                        self.plis += 1;
+                        // A layer whose silence is not known yet is asked in vain.
+                        self.plis += u64::from(!source.is_silent);
                     }
                 }
                 rtcp::Packet::Sr(..) | rtcp::Packet::Rr { .. } => self.reports += 1,

@@ -13,7 +13,7 @@ use super::{number, seeds};
 const HEADER: usize = 8;
 /// Records of a room with all it has, and a few free ones.
 const RECORDS: usize = 70;
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 60;
 
 #[test]
 fn what_is_damaged_is_not_gone_on_with() {

@@ -23,6 +23,8 @@ pub(super) struct Got {
     pub(super) runs: Vec<Run>,
     /// Something happened after which the stream may begin anew with the same source.
     pub(super) may_begin: bool,
+    /// It is fed from what it wishes: until that changes, it goes on, whoever dies.
+    pub(super) is_settled: bool,
     /// The worker died since the newest packet came.
     pub(super) has_died: bool,
     /// Temporal layers above the first may be left out.
@@ -54,6 +56,7 @@ impl Got {
             newest_picture: 0,
             runs: Vec::new(),
             may_begin: true,
+            is_settled: false,
             has_died: false,
             is_filtered: false,
             repairs: 0,
@@ -64,6 +67,7 @@ impl Got {
     pub(super) fn forget_runs(&mut self) {
         self.runs.clear();
         self.may_begin = true;
+        self.is_settled = false;
     }
 
     /// The highest index.
@@ -137,7 +141,7 @@ impl Got {
         let (ssrc, last) = (self.ssrc, self.runs.last());
         let is_switch = last.is_none_or(|last| last.source != run.source);
         assert!(
-            is_switch || self.may_begin,
+            (is_switch || self.may_begin) && !self.is_settled,
             "{ssrc} begins anew at {} with {body:?}, having {:?}",
             run.begins,
             last.map(|last| last.by_source.last_key_value())

@@ -89,7 +89,7 @@ pub(super) struct Room {
     /// What was recorded is damaged on purpose: not everything goes on.
     pub(super) is_damaged: bool,
     /// Peers come, go and change their minds, also while the worker dies.
-    is_changing: bool,
+    pub(super) is_changing: bool,
     /// Receivers ask for packets again, needed or not.
     may_nack: bool,
     turns_since_death: u32,
@@ -421,8 +421,8 @@ impl Room {
 
     /// Everybody is fed from what they wish, and got everything of it since the last death.
     fn check_arrivals(&mut self) {
-        let mut arrived = 0;
-        for consuming in &self.consuming {
+        for at in 0..self.consuming.len() {
+            let consuming = &self.consuming[at];
             let Some(source) = self.wanted(consuming) else {
                 continue;
             };
@@ -433,9 +433,9 @@ impl Room {
             } else {
                 source.seq - 1
             };
-            arrived += consuming.got.check_arrivals(source, since);
+            self.tally.arrived += consuming.got.check_arrivals(source, since);
+            self.consuming[at].got.is_settled = true;
         }
-        self.tally.arrived += arrived;
     }
 
     /// Counts of living objects never go back.
