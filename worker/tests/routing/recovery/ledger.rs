@@ -38,6 +38,9 @@ pub(super) struct Run {
     pub(super) source: u32,
     /// Index of its first packet, which may come late if a death came before it.
     begins: u64,
+    /// What its source had sent by then. It may begin with a key frame that came late, behind
+    /// packets that are not sent any more.
+    sent_before: u64,
     ts_offset: u32,
     picture_offset: u16,
     tl0_offset: u8,
@@ -103,6 +106,7 @@ impl Got {
         let run = Run {
             source: body.ssrc,
             begins: index,
+            sent_before: source.seq,
             ts_offset: arrived.ts.wrapping_sub(body.ts),
             picture_offset: picture.wrapping_sub(body.picture) & 0x7FFF,
             tl0_offset: tl0.wrapping_sub(body.tl0),
@@ -181,10 +185,9 @@ impl Got {
         let run = self.runs.last();
         let run = run.unwrap_or_else(|| panic!("nothing of {} to {}", source.ssrc, self.ssrc));
         assert_eq!(run.source, source.ssrc, "what {} is fed from", self.ssrc);
-        let (first, _) = run.by_source.first_key_value().unwrap();
         let is_wanted = |seq: &u64| !run.was_filtered || source.layer(*seq) == 0;
         let mut count = 0;
-        for seq in (since.max(*first) + 1..=source.seq).filter(is_wanted) {
+        for seq in (since.max(run.sent_before) + 1..=source.seq).filter(is_wanted) {
             let is_there = run.by_source.contains_key(&seq);
             let ends = (since, source.seq);
             assert!(
