@@ -54,6 +54,7 @@ impl Consumer {
         sending.stream.resume(&counters);
         let mut has_hole = false;
         if let Some(highest) = counters[HIGHEST].checked_sub(1) {
+            let highest = highest.max(record.reached);
             let source = record.current.and_then(|index| {
                 let stream = producer.streams.get(usize::from(index))?;
                 let received = stream.recv.highest()?;
@@ -184,6 +185,7 @@ impl Sending {
             rtx_ssrc: self.rtx.map(|(ssrc, _)| ssrc),
             current,
             seq_offset: self.numbering.offset_ahead(),
+            reached: self.numbering.reached(),
             ts_offset: self.ts.offset(),
             picture_offset,
             tl0_offset,

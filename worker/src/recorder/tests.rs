@@ -36,6 +36,7 @@ fn consumer(seq_offset: i64) -> ConsumerRecord {
         rtx_ssrc: Some(3),
         current: Some(2),
         seq_offset,
+        reached: 1 << 40,
         ts_offset: u32::MAX,
         picture_offset: 0x7FFF,
         tl0_offset: 255,
