@@ -126,6 +126,7 @@ fn record(input: &mut Input<'_>, memory: &Rc<Memory>, local: SocketAddr) {
                     rtx_ssrc: input.is().then_some(ssrc + 1),
                     current: input.is().then(|| input.byte() % 4),
                     seq_offset: input.number().cast_signed(),
+                    reached: input.number(),
                     ts_offset: input.number() as u32,
                     picture_offset: input.number() as u16,
                     tl0_offset: input.byte(),

@@ -331,7 +331,7 @@ impl Consumer {
             abs_send_time: abs_send_time(io.since_start()),
             osn: None,
         };
-        sending.note_number(rewrite.ts, picture);
+        sending.note_number();
         if !sending.write(io, way, producer, packet, &rewrite) {
             return began;
         }
@@ -502,7 +502,10 @@ impl Sending {
         else {
             return false;
         };
-        let roc = (rewrite.seq >> 16) as u32;
+        // After the last index there is none.
+        let Ok(roc) = u32::try_from(rewrite.seq >> 16) else {
+            return false;
+        };
         let sealed = way
             .seal
             .map_or(Ok(len), |seal| seal.protect_rtp(roc, slot, header_len, len));

@@ -54,6 +54,7 @@ impl Consumer {
         sending.stream.resume(&counters);
         let mut has_hole = false;
         if let Some(highest) = counters[HIGHEST].checked_sub(1) {
+            let highest = highest.max(record.reached);
             let source = record.current.and_then(|index| {
                 let stream = producer.streams.get(usize::from(index))?;
                 let received = stream.recv.highest()?;
@@ -131,14 +132,15 @@ impl Sending {
         }
     }
 
-    /// Records that the highest number may be used. To be called before it is.
-    pub(super) fn note_number(&self, ts: u32, picture: Option<(u16, u8)>) {
+    /// Records that the highest number may be used, with the newest timestamp and picture: those
+    /// of a late packet are not. To be called before it is.
+    pub(super) fn note_number(&self) {
         let Some(Flight { entry, .. }) = &self.flight else {
             return;
         };
         entry.set(HIGHEST, self.numbering.highest().map_or(0, |seq| seq + 1));
-        entry.set(NEWEST_TS, u64::from(ts));
-        if let Some((id, tl0)) = picture {
+        entry.set(NEWEST_TS, u64::from(self.ts.newest().unwrap_or(0)));
+        if let Some((id, tl0)) = self.pictures.newest() {
             let picture = u64::from(id) << 8 | u64::from(tl0);
             entry.set(NEWEST_PICTURE, HAS_PICTURE | picture);
         }
@@ -183,6 +185,7 @@ impl Sending {
             rtx_ssrc: self.rtx.map(|(ssrc, _)| ssrc),
             current,
             seq_offset: self.numbering.offset_ahead(),
+            reached: self.numbering.reached(),
             ts_offset: self.ts.offset(),
             picture_offset,
             tl0_offset,

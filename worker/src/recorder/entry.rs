@@ -24,11 +24,14 @@ pub const COUNTERS: usize = 16;
 pub(super) const PAYLOAD_MAX: usize = SLOT_WORDS - 2;
 const SLOT_WORDS: usize = 20;
 
+/// The header's word that is another one in every recorder.
+pub(super) const MARK: usize = 4;
+
 /// The counters of a record.
 pub type Counters = [u64; COUNTERS];
 
 /// Bits of a counter's value: those of an SRTP index (RFC 3711 §3.3.1).
-const COUNTER_BITS: u32 = 48;
+pub(super) const COUNTER_BITS: u32 = 48;
 /// Odd, and no 16 bits of it in a row are all equal, so that any flipped bit changes the check.
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -179,7 +182,8 @@ impl Entry {
         for (index, &word) in payload.iter().enumerate() {
             self.memory.store(at + 1 + index, word);
         }
-        self.memory.store(sum_at(at), sum(at, head, payload));
+        let sum = sum(&self.memory, at, head, payload);
+        self.memory.store(sum_at(at), sum);
     }
 
     /// Sets a counter, at once and whole.
@@ -261,7 +265,7 @@ fn read_slot(memory: &Memory, at: usize) -> Result<Option<Slot>, Damage> {
     for (index, word) in used.iter_mut().enumerate() {
         *word = memory.load(at + 1 + index);
     }
-    if sum(at, head, used) != expected {
+    if sum(memory, at, head, used) != expected {
         return Err(Damage);
     }
     Ok(Some(Slot {
@@ -272,20 +276,20 @@ fn read_slot(memory: &Memory, at: usize) -> Result<Option<Slot>, Damage> {
     }))
 }
 
-/// Never zero. Knows the place, so that a record is none anywhere else. Detects accidents, not
-/// malice: whoever writes the memory holds the keys anyway.
-fn sum(at: usize, head: u64, payload: &[u64]) -> u64 {
-    let words = [at as u64, head].into_iter().chain(payload.iter().copied());
+/// Never zero. Knows the recorder and the place, so that a record is none anywhere else. Detects
+/// accidents, not malice: whoever writes the memory holds the keys anyway.
+fn sum(memory: &Memory, at: usize, head: u64, payload: &[u64]) -> u64 {
+    let words = [memory.load(MARK), at as u64, head];
+    let words = words.into_iter().chain(payload.iter().copied());
     let sum = words.fold(MIX, |sum, word| {
         ((sum ^ word).wrapping_mul(MIX)).rotate_left(29)
     });
     sum.max(1)
 }
 
-/// A counter's word: the value with its check.
+/// A counter's word: the value with its check. What is too large stays at the largest.
 pub(super) fn pack(value: u64) -> u64 {
-    debug_assert!(value < 1 << COUNTER_BITS);
-    let value = value & ((1 << COUNTER_BITS) - 1);
+    let value = value.min((1 << COUNTER_BITS) - 1);
     value | value.wrapping_mul(MIX) & !((1 << COUNTER_BITS) - 1)
 }
 

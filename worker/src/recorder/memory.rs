@@ -70,6 +70,11 @@ impl Memory {
         }
     }
 
+    /// Whether the writer is about to die of [`die_after`](Self::die_after), or is dead.
+    pub fn is_mortal(&self) -> bool {
+        matches!(self, Self::Heap(heap) if heap.writes_left.load(Ordering::Relaxed) < u64::MAX / 2)
+    }
+
     /// Whether the writer of [`die_after`](Self::die_after) is dead.
     pub fn is_dead(&self) -> bool {
         matches!(self, Self::Heap(heap) if heap.writes_left.load(Ordering::Relaxed) == 0)

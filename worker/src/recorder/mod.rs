@@ -6,8 +6,8 @@
 //! what is restored from it and what is lost.
 //!
 //! ```text
-//!  word 0      1                        2              3              8        64
-//!       magic  version:32 │ record:32   records used   not recorded   record 0 record 1 …
+//!  word 0      1                        2              3              4      8        64
+//!       magic  version:32 │ record:32   records used   not recorded   mark   record 0 record 1 …
 //! ```
 //!
 //! An index under which a packet is sealed is recorded before the packet can leave. What was
@@ -23,8 +23,9 @@ use std::rc::Rc;
 
 use broth_ipc::{ConsumerId, ProducerId, TransportId};
 
+use crate::io::Io;
 pub use entry::{COUNTERS, Counters, Entry, Kind, RECORD_WORDS, Scribe};
-use entry::{Found, pack, unpack};
+use entry::{Found, MARK, pack, unpack};
 pub use memory::Memory;
 pub use records::{
     BYTES, BYTES_RECEIVED, BYTES_SENT, ConsumerRecord, DISCARDED, FIRS, FRAME_END, FRAME_LEN,
@@ -36,7 +37,7 @@ pub use records::{
 /// `broth-fr`.
 const MAGIC: u64 = u64::from_le_bytes(*b"broth-fr");
 /// Version of the layout: changes with anything that is written.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// What the header says of the layout.
 const LAYOUT: u64 = (VERSION as u64) << 32 | RECORD_WORDS as u64;
 const USED: usize = 2;
@@ -96,6 +97,9 @@ impl Recorder {
             for (at, word) in [MAGIC, LAYOUT, 0, 0].into_iter().enumerate() {
                 recorder.memory.store(at, word);
             }
+            // Records of other recorders, and of what was here before, are none in this one.
+            let mark = u64::from_le_bytes(Io::random());
+            recorder.memory.store(MARK, mark);
         }
         recorder
     }

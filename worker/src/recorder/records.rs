@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use broth_ipc::body::{DtlsRole, IceState};
 use broth_ipc::{ConsumerId, ProducerId, TransportId};
 
-use super::entry::{Entry, Kind};
+use super::entry::{COUNTER_BITS, Entry, Kind};
 use crate::dtls::SrtpKeys;
 use crate::srtp::Profile;
 
@@ -125,6 +125,8 @@ pub struct ConsumerRecord {
     pub current: Option<u8>,
     /// What is added to a source number.
     pub seq_offset: i64,
+    /// The number before the source's next, when this was written.
+    pub reached: u64,
     /// What is added to a timestamp.
     pub ts_offset: u32,
     /// What is added to a picture id.
@@ -243,7 +245,8 @@ impl Record for StreamRecord {
 
     fn read(words: &[u64]) -> Option<Self> {
         let [ssrc @ .., index, encoding, fir_seq, _] = words[0].to_le_bytes();
-        Some(Self {
+        let is_counted = |word: u64| word < 1 << COUNTER_BITS;
+        (is_counted(words[1]) && is_counted(words[2])).then_some(Self {
             ssrc: u32::from_le_bytes(ssrc),
             index,
             encoding,
@@ -274,16 +277,18 @@ impl Record for ConsumerRecord {
             u64::from(self.ts_offset)
                 | u64::from(self.picture_offset) << 32
                 | u64::from(self.tl0_offset) << 48,
+            self.reached,
         ]);
     }
 
     fn read(words: &[u64]) -> Option<Self> {
-        Some(Self {
+        (words[4] < 1 << COUNTER_BITS).then_some(Self {
             transport: TransportId(words[0] as u32),
             ssrc: (words[0] >> 32) as u32,
             rtx_ssrc: (words[1] >> 32 & 1 == 1).then_some(words[1] as u32),
             current: (words[1] >> 48 & 1 == 1).then_some((words[1] >> 40) as u8),
             seq_offset: words[2].cast_signed(),
+            reached: words[4],
             ts_offset: words[3] as u32,
             picture_offset: (words[3] >> 32) as u16,
             tl0_offset: (words[3] >> 48) as u8,

@@ -36,6 +36,7 @@ fn consumer(seq_offset: i64) -> ConsumerRecord {
         rtx_ssrc: Some(3),
         current: Some(2),
         seq_offset,
+        reached: 1 << 40,
         ts_offset: u32::MAX,
         picture_offset: 0x7FFF,
         tl0_offset: 255,
@@ -61,7 +62,7 @@ fn sample() -> Rc<Memory> {
         encoding: 2,
         fir_seq: 3,
         base_seq: 1 << 40,
-        expected_before_base: 1 << 50,
+        expected_before_base: 1 << 47,
     };
     recorder.add(ProducerId(u32::MAX), &stream).unwrap();
     let mut entry = recorder.add(ConsumerId(0), &consumer(-5)).unwrap();
@@ -249,6 +250,19 @@ fn memory_of_another_version_is_started_anew() {
 }
 
 #[test]
+fn records_of_another_recorder_are_none() {
+    let (memory, other) = (sample(), sample());
+    for at in HEADER_WORDS..WORDS {
+        memory.store(at, other.load(at));
+    }
+    assert!(read(&memory).is_empty());
+    for (at, word) in other.words().iter().enumerate() {
+        memory.store(at, word.load(Ordering::Relaxed));
+    }
+    assert_eq!(read(&memory).len(), 4);
+}
+
+#[test]
 fn a_full_recorder_counts_what_it_cannot_take() {
     let memory = Rc::new(Memory::heap(WORDS));
     let mut recorder = Recorder::create(Rc::clone(&memory));
@@ -269,6 +283,24 @@ fn a_full_recorder_counts_what_it_cannot_take() {
     for words in 0..2 * RECORD_WORDS {
         let (mut recorder, _) = Recorder::restore(Rc::new(Memory::heap(words)));
         recorder.add(ConsumerId(1), &consumer(1));
+    }
+}
+
+#[test]
+fn numbers_that_nobody_counts_to_were_not_written() {
+    for (base_seq, expected_before_base) in [(1 << 48, 0), (0, 1 << 48), (u64::MAX, u64::MAX)] {
+        let memory = Rc::new(Memory::heap(WORDS));
+        let record = StreamRecord {
+            ssrc: 12,
+            index: 0,
+            encoding: 0,
+            fir_seq: 0,
+            base_seq,
+            expected_before_base,
+        };
+        let mut recorder = Recorder::create(Rc::clone(&memory));
+        recorder.add(ProducerId(1), &record).unwrap();
+        assert!(read(&memory).is_empty());
     }
 }
 

@@ -205,6 +205,7 @@ impl Router {
         for key in transports {
             self.remove_transport(io, key);
         }
+        self.forget_recordings();
     }
 
     pub(super) fn remove_producer(&mut self, io: &mut Io, key: usize) {

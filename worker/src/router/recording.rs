@@ -39,23 +39,37 @@ impl Router {
     }
 
     /// Everything is created again. Objects whose creation the earlier router did not live to
-    /// confirm may still follow.
+    /// confirm may still follow, and consumers among them may have sent.
     pub fn resume(&mut self, io: &mut Io) {
         self.is_held = false;
         io.sockets.release(self.key);
+        let mut consumers = std::mem::take(&mut self.recordings.consumers);
+        let keyless = consumers.extract_if(|_, consumer| {
+            let transport = self.transport_keys.get(&consumer.record.transport);
+            transport.is_none_or(|&key| self.transports[key].flight.is_none())
+        });
+        self.recordings.consumers = keyless.collect();
+        self.forget_recordings();
+        self.recordings.consumers = consumers;
+        for (key, _) in &self.transports {
+            self.count_senders(key);
+        }
+    }
+
+    /// Forgets what nobody took up.
+    pub(super) fn forget_recordings(&mut self) {
         let Recordings {
             transports,
             inbound,
-            ..
-        } = &mut self.recordings;
-        for (_, recorded) in transports.drain() {
-            self.recorder.remove(recorded.entry);
-        }
-        for recorded in inbound.drain().flat_map(|(_, all)| all) {
-            self.recorder.remove(recorded.entry);
-        }
-        for (key, _) in &self.transports {
-            self.count_senders(key);
+            streams,
+            consumers,
+        } = std::mem::take(&mut self.recordings);
+        let transports = transports.into_values().map(|one| one.entry);
+        let inbound = inbound.into_values().flatten().map(|one| one.entry);
+        let streams = streams.into_values().flatten().map(|one| one.entry);
+        let consumers = consumers.into_values().map(|one| one.entry);
+        for entry in transports.chain(inbound).chain(streams).chain(consumers) {
+            self.recorder.remove(entry);
         }
     }
 
@@ -256,14 +270,18 @@ impl Router {
         transport.flight = Some(flight);
     }
 
-    /// Records how many consumers may send under a transport's keys.
+    /// Records how many consumers may have sent under a transport's keys: those that it has, and
+    /// those of an earlier router that nobody has asked for.
     pub(super) fn count_senders(&self, key: usize) {
         // While a router is built again, consumers of the earlier one may still be missing.
         if let Some(transport) = self.transports.get(key)
             && let Some(flight) = &transport.flight
             && !self.is_held
         {
-            flight.entry.set(SENDERS, transport.consumers.len() as u64);
+            let left = self.recordings.consumers.values();
+            let left = left.filter(|consumer| consumer.record.transport == transport.id);
+            let senders = transport.consumers.len() + left.count();
+            flight.entry.set(SENDERS, senders as u64);
         }
     }
 

@@ -261,7 +261,7 @@ impl OpenKey {
     ///
     /// # Errors
     /// [`SrtpError::Replayed`], [`SrtpError::TooOld`], [`SrtpError::AuthFailed`],
-    /// [`SrtpError::TooShort`].
+    /// [`SrtpError::TooShort`], [`SrtpError::KeyExhausted`] after the last index.
     pub fn unprotect_rtp(
         &self,
         recv_index: &mut RecvIndex,

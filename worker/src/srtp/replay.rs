@@ -8,6 +8,8 @@ use super::SrtpError;
 const RTP_WORDS: usize = 16;
 /// Words of the RTCP window; RTCP is rare.
 const RTCP_WORDS: usize = 2;
+/// RTP indices have 48 bits.
+const RTP_INDEX_END: u64 = 1 << 48;
 
 /// Highest index seen and a bit for each one before it.
 ///
@@ -113,6 +115,9 @@ impl RecvIndex {
     }
 
     pub(super) fn check(&self, index: u64) -> Result<(), SrtpError> {
+        if index >= RTP_INDEX_END {
+            return Err(SrtpError::KeyExhausted);
+        }
         self.0.check(index)
     }
 
@@ -198,6 +203,14 @@ mod tests {
         assert_eq!(resumed.check(69_500), Err(SrtpError::Replayed));
         assert_eq!(resumed.check(60_000), Err(SrtpError::TooOld));
         assert_eq!(resumed.check(70_001), Ok(()));
+    }
+
+    #[test]
+    fn no_index_comes_after_the_last() {
+        let last = RTP_INDEX_END - 1;
+        let resumed = RecvIndex::resumed(last);
+        assert_eq!(resumed.guess(3), last + 4);
+        assert_eq!(resumed.check(last + 4), Err(SrtpError::KeyExhausted));
     }
 
     proptest! {

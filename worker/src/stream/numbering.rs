@@ -71,6 +71,14 @@ impl Numbering {
         self.offset - self.skipped.len() as i64
     }
 
+    /// The number before the one that the source's next packet gets: the highest given, or where
+    /// what was dropped behind a gap leaves it. The packets in the gap may still come, and only
+    /// this numbering knows which numbers are theirs.
+    pub fn reached(&self) -> u64 {
+        let reached = self.highest_src.checked_add_signed(self.offset_ahead());
+        reached.unwrap_or(0)
+    }
+
     /// The highest number of the source that was given a number or dropped.
     pub fn highest_src(&self) -> u64 {
         self.highest_src
@@ -310,8 +318,25 @@ mod tests {
 
     /// What a successor knows of a numbering.
     fn resume(numbering: &Numbering) -> Numbering {
-        let highest = numbering.highest().unwrap();
+        let highest = numbering.highest().unwrap().max(numbering.reached());
         Numbering::resumed(numbering.offset_ahead(), highest).unwrap()
+    }
+
+    #[test]
+    fn what_was_dropped_behind_a_gap_moves_no_number() {
+        let mut numbering = Numbering::new(7);
+        numbering.sync(70_000);
+        numbering.forward(70_000);
+        // Two packets are missing when this one is dropped.
+        numbering.skip(70_003);
+        let mut resumed = resume(&numbering);
+        for seq in [70_004, 70_006, 70_005] {
+            assert_eq!(resumed.forward(seq), numbering.forward(seq), "{seq}");
+        }
+        // They come too late: which numbers are theirs is not recorded.
+        for seq in 70_001..70_004 {
+            assert_eq!(resumed.forward(seq), None, "{seq}");
+        }
     }
 
     #[test]

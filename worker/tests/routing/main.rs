@@ -8,7 +8,6 @@
 )]
 
 mod allocation;
-mod client;
 mod recovery;
 mod simulation;
 mod stage;
