@@ -137,6 +137,7 @@ impl Server {
             protocol: PROTOCOL,
             dtls: settings.dtls.clone(),
             chaos: settings.chaos,
+            black_box: false,
         }));
         let cpus = cpus::assign(&ordered, settings.num_workers);
         let count = cpus.len();

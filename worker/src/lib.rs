@@ -3,6 +3,7 @@
 //! Sans-IO cores (`wire`, `ice`, `dtls`, `srtp`, `stream`) behind a thin shell
 //! (`net`, `event_loop`). See `ARCHITECTURE.md`.
 
+pub mod black_box;
 pub mod consumer;
 mod control;
 pub mod dialect;
