@@ -17,6 +17,8 @@ pub mod log;
 mod misbehave;
 pub mod net;
 mod parameters;
+#[cfg(feature = "poison")]
+pub mod poison;
 pub mod ports;
 pub mod producer;
 pub mod recorder;

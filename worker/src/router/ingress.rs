@@ -94,6 +94,8 @@ impl Router {
         let transport = &mut self.transports[key];
         io.black_box.note_transport(transport.id);
         transport.count_received(datagram.len());
+        #[cfg(feature = "poison")]
+        crate::poison::taste(datagram);
         if rtp::is_rtcp(datagram) {
             return self.handle_srtcp(io, key, datagram);
         }

@@ -23,7 +23,9 @@ fn it_says_where_it_was_and_ends_by_the_signal() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.starts_with(expected), "{said}");
         let (_, frames) = said.split_once("backtrace:\n").unwrap();
-        let own = frames.lines().filter(|frame| frame.contains("broth-worker(+0x"));
+        let own = frames
+            .lines()
+            .filter(|frame| frame.contains("broth-worker(+0x"));
         assert!(own.count() >= 3, "{said}");
     }
 }
