@@ -29,7 +29,7 @@ use crate::worker_channel::Requests;
 use crate::{lock, to_its_end, upkeep};
 
 /// Between two tries to move a room out of quarantine.
-const RELEASE_PAUSE: Duration = Duration::from_secs(1);
+const RELEASE_PAUSE: Duration = Duration::from_secs(10);
 
 /// How many workers may die under a new room before it is not made.
 const ROOM_TRIES: usize = 3;
@@ -48,7 +48,7 @@ pub enum ServerEvent {
         /// Its process id.
         pid: u32,
     },
-    /// A worker died; its rooms have closed.
+    /// A worker died; its rooms go on in the next one, if it can hand them over.
     WorkerDied {
         /// Its place, from 0.
         idx: usize,
@@ -78,7 +78,7 @@ pub struct RoomOptions {
 /// A worker that is alive.
 #[derive(Clone, Debug)]
 pub struct WorkerInfo {
-    /// Its place, from 0.
+    /// Its place, from 0; from 10 000 if it is for a single room over which workers died.
     pub idx: usize,
     /// Its name in logs.
     pub id: String,
@@ -474,8 +474,9 @@ impl Server {
         loop {
             let window = self.0.settings.quarantine;
             let quiet = room.implicated_at().map_or(window, |at| at.elapsed());
-            let left = window.saturating_sub(quiet);
+            let mut left = window.saturating_sub(quiet);
             if left.is_zero() {
+                left = RELEASE_PAUSE;
                 let moved = match self.place(RoomOptions::default()) {
                     Ok(worker) => {
                         let dead = || Error::other("no worker is alive");
@@ -489,7 +490,7 @@ impl Server {
             }
             tokio::select! {
                 () = slot.rooms.emptied() => return,
-                () = sleep(left.max(RELEASE_PAUSE)) => {}
+                () = sleep(left) => {}
             }
         }
     }

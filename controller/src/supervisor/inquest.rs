@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use broth_ipc::black_box::InHand;
@@ -10,7 +9,7 @@ use tokio::time::sleep;
 
 use super::output::LastWords;
 use super::process::describe;
-use super::worker::Rooms;
+use super::worker::Worker;
 use crate::blame::is_own_doing;
 use crate::crash::{self, Dead, Report};
 use crate::memory::BlackBox;
@@ -103,18 +102,20 @@ impl Death {
 }
 
 impl Inquest {
-    /// Implicates whoever the worker died over; `isolate` may take the room away.
+    /// Implicates whoever the worker died over; `isolate` may take the room away. To be held once
+    /// the worker's rooms know that it is gone.
     pub(super) fn hold(
         &self,
         death: &Death,
-        rooms: &Arc<Rooms>,
+        worker: &Worker,
         isolate: impl FnOnce(Room),
     ) -> Finding {
         let Ok(Some(in_hand)) = &death.in_hand else {
             return Finding::default();
         };
-        // Whoever is not there is not to blame: the black box may say anything.
-        let room = in_hand.router.and_then(|id| rooms.get(id));
+        // The black box may say anything: whoever was not in that worker is not to blame.
+        let room = in_hand.router.and_then(|id| worker.rooms.get(id));
+        let room = room.filter(|room| room.worker().is(worker));
         let Some(room) = room.filter(|_| death.is_own_doing()) else {
             return Finding::default();
         };
@@ -130,7 +131,7 @@ impl Inquest {
             Outcome::Isolate => {
                 let id = room.router_id();
                 isolate(room);
-                match rooms.get(id) {
+                match worker.rooms.get(id) {
                     Some(_) => Consequence::Implicated,
                     None => Consequence::Isolated,
                 }

@@ -563,7 +563,7 @@ impl Slot {
             let isolate = |room| tell(SlotEvent::Isolate(room));
             let blame = || {
                 if !is_on_purpose {
-                    finding = self.inquest.hold(&death, &self.rooms, isolate);
+                    finding = self.inquest.hold(&death, worker, isolate);
                 }
             };
             self.rooms
