@@ -131,6 +131,7 @@ impl DrivenWorker {
             protocol: PROTOCOL,
             dtls: None,
             chaos: false,
+            black_box: false,
         };
         worker.call(Ids::NONE, Call::Hello(hello))?;
         Ok(worker)

@@ -11,17 +11,20 @@
 #![deny(missing_docs)]
 
 mod active_speaker;
+mod blame;
 pub mod chaos;
 mod consumer;
+mod crash;
 mod error;
 mod events;
+mod memory;
 pub mod ortc;
 mod pauses;
 mod peer;
 mod periodic;
 mod producer;
 mod protocol;
-mod recorder;
+mod quarantine;
 mod room;
 mod room_channel;
 mod rtp_streamer;

@@ -1,5 +1,6 @@
 //! A room: peers that see and hear each other, in one worker.
 
+pub(crate) mod implication;
 mod moving;
 pub(crate) mod recovery;
 
@@ -17,19 +18,20 @@ use broth_ipc::{
 use serde_json::{Value, json};
 
 use crate::active_speaker::ActiveSpeakerDetector;
+use crate::blame::Blame;
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventStream, LONG_BACKLOG};
+use crate::memory;
 use crate::ortc::{self, RoomMediaCodec};
 use crate::peer::{Peer, PeerEvent};
 use crate::producer::Producer;
 use crate::protocol::{self, Members, PlainOptions};
-use crate::recorder;
 use crate::room_channel::RoomChannel;
 use crate::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 use crate::settings::Limits;
 use crate::sockets::{BoundSocket, Ports, Prefer, RoomSockets};
-use crate::supervisor::worker::{Places, Worker, WorkerKind};
+use crate::supervisor::worker::{Places, Rooms, Worker, WorkerKind};
 use crate::transport::{PlainRtpTransport, Transport};
 use crate::worker_channel::Requests;
 use crate::{lock, random_id, to_its_end};
@@ -59,6 +61,15 @@ pub enum RoomEvent {
         /// How long no worker took its packets, at most. They waited.
         gap: Duration,
     },
+    /// A worker died over a datagram of this transport or something else that was done for it, or
+    /// for the room as a whole. From the second time on it is closed; before that, the room goes on
+    /// in a worker of its own.
+    Implicated {
+        /// The transport; `None` for the room, or for a transport that is gone.
+        transport: Option<Transport>,
+        /// How many workers died over it within [`Settings::quarantine`](crate::Settings).
+        deaths: u32,
+    },
 }
 
 /// Why a room closed.
@@ -70,6 +81,8 @@ pub enum CloseReason {
     Server,
     /// Its worker died; the text says how.
     WorkerDied(String),
+    /// Workers died over it more than once; the text says how the last one did.
+    Implicated(String),
 }
 
 /// Producers that were heard in the last 500 ms, the loudest first, with their level in dBov:
@@ -84,6 +97,8 @@ struct Inner {
     id: RouterId,
     /// The worker it lives in, or lived in until that died.
     worker: Mutex<Arc<Worker>>,
+    /// Where it is listed: with that worker, unless it waits for another one elsewhere.
+    home: Mutex<Arc<Rooms>>,
     channel: Arc<RoomChannel>,
     capabilities: RtpCapabilities,
     limits: Limits,
@@ -113,6 +128,7 @@ pub(crate) struct State {
     lost_at: Option<Instant>,
     /// While it is on its way to another worker.
     moving: Option<Moving>,
+    blame: Blame,
     channel: Arc<RoomChannel>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) transports: HashMap<TransportId, Transport>,
@@ -190,7 +206,7 @@ impl Room {
         };
         let recorder = match worker.kind {
             WorkerKind::Broth { restores: true } => {
-                Some(recorder::create().map_err(Error::passing)?)
+                Some(memory::recorder().map_err(Error::passing)?)
             }
             WorkerKind::Broth { restores: false } | WorkerKind::V2 => None,
         };
@@ -200,6 +216,7 @@ impl Room {
             is_reporting_levels: false,
             lost_at: None,
             moving: None,
+            blame: Blame::default(),
             channel: Arc::clone(&channel),
             peers: Vec::new(),
             transports: HashMap::new(),
@@ -210,6 +227,7 @@ impl Room {
         let room = Self(Arc::new(Inner {
             id: worker.free_router_id(),
             worker: Mutex::new(Arc::clone(&worker)),
+            home: Mutex::new(Arc::clone(&worker.rooms)),
             channel,
             capabilities,
             limits,
@@ -538,7 +556,7 @@ impl Room {
         if std::mem::replace(&mut state.is_closed, true) {
             return;
         }
-        self.worker().rooms.remove(self);
+        self.home().remove(self);
         self.0.events.emit_last(RoomEvent::Close {
             reason: reason.clone(),
             app_data,
@@ -595,6 +613,26 @@ impl Room {
 
     pub(crate) fn worker(&self) -> Arc<Worker> {
         Arc::clone(&lock(&self.0.worker))
+    }
+
+    fn home(&self) -> Arc<Rooms> {
+        Arc::clone(&lock(&self.0.home))
+    }
+
+    /// It is listed there.
+    pub(crate) fn set_home(&self, home: &Arc<Rooms>) {
+        *lock(&self.0.home) = Arc::clone(home);
+    }
+
+    /// Lets it, which has no worker, wait for one elsewhere; returns whether it is open still.
+    pub(crate) fn move_home(&self, home: &Arc<Rooms>) -> bool {
+        let state = self.lock();
+        if !state.is_closed {
+            self.home().remove(self);
+            self.set_home(home);
+            home.shelter(self);
+        }
+        !state.is_closed
     }
 
     /// Whether a worker's notification with that target, which says no more, is for it.

@@ -2,20 +2,24 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use broth_ipc::body::{Hello, Load, WorkerDump, WorkerSettings};
 use broth_ipc::{Call, Ids, PROTOCOL};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::sleep;
 
 use crate::chaos::{self, Fault};
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventStream, LONG_BACKLOG};
 use crate::ortc::RoomMediaCodec;
+use crate::quarantine::Quarantine;
 use crate::room::{CloseReason, Room};
 use crate::settings::{Settings, check_log_level};
 use crate::sockets::Ports;
 use crate::supervisor::args::{original_refusal, worker_args};
 use crate::supervisor::cpus;
+use crate::supervisor::inquest::Inquest;
 use crate::supervisor::placement::{self, Candidate};
 use crate::supervisor::slot::{Slot, SlotEvent, Tell};
 use crate::supervisor::spawn::{Spawner, WorkerSpec, allowed_cpus};
@@ -23,6 +27,9 @@ use crate::supervisor::succession::Succession;
 use crate::supervisor::worker::{Places, Worker};
 use crate::worker_channel::Requests;
 use crate::{lock, to_its_end, upkeep};
+
+/// Between two tries to move a room out of quarantine.
+const RELEASE_PAUSE: Duration = Duration::from_secs(10);
 
 /// How many workers may die under a new room before it is not made.
 const ROOM_TRIES: usize = 3;
@@ -41,7 +48,7 @@ pub enum ServerEvent {
         /// Its process id.
         pid: u32,
     },
-    /// A worker died; its rooms have closed.
+    /// A worker died; its rooms go on in the next one, if it can hand them over.
     WorkerDied {
         /// Its place, from 0.
         idx: usize,
@@ -71,7 +78,7 @@ pub struct RoomOptions {
 /// A worker that is alive.
 #[derive(Clone, Debug)]
 pub struct WorkerInfo {
-    /// Its place, from 0.
+    /// Its place, from 0; from 10 000 if it is for a single room over which workers died.
     pub idx: usize,
     /// Its name in logs.
     pub id: String,
@@ -96,6 +103,7 @@ struct Inner {
     ports: Arc<Ports>,
     slots: Vec<Arc<Slot>>,
     places: Places,
+    quarantine: Quarantine,
     events: Emitter<ServerEvent>,
     /// Workers are replaced one after the other.
     succession: tokio::sync::Mutex<()>,
@@ -137,6 +145,7 @@ impl Server {
             protocol: PROTOCOL,
             dtls: settings.dtls.clone(),
             chaos: settings.chaos,
+            black_box: false,
         }));
         let cpus = cpus::assign(&ordered, settings.num_workers);
         let count = cpus.len();
@@ -149,13 +158,18 @@ impl Server {
                 cpu,
             };
             let refusal = original_refusal(&settings);
-            let hello = Arc::clone(&hello);
-            Arc::new(Slot::new(idx, id, spec, hello, refusal, settings.standby))
+            let (hello, standby) = (Arc::clone(&hello), settings.standby);
+            let inquest = Inquest {
+                crash_dir: settings.crash_dir.clone(),
+                window: settings.quarantine,
+            };
+            Arc::new(Slot::new(idx, id, spec, hello, refusal, standby, inquest))
         });
         let slots: Vec<_> = slots.collect();
         let server = Self(Arc::new(Inner {
             places: slots.iter().map(|slot| Arc::clone(&slot.rooms)).collect(),
             slots,
+            quarantine: Quarantine::default(),
             ports: Arc::new(Ports {
                 listen: settings.listen.clone(),
                 range: settings.rtc_ports.clone(),
@@ -166,9 +180,8 @@ impl Server {
             tasks: Mutex::new(Tasks::Closed),
         }));
         let tasks = server.0.slots.iter().map(|slot| {
-            let (slot, spawner, told) = (Arc::clone(slot), spawner.clone(), server.clone());
-            let idx = slot.idx;
-            let tell: Tell = Arc::new(move |event| told.handle(idx, event));
+            let (slot, spawner) = (Arc::clone(slot), spawner.clone());
+            let tell = server.tell(slot.idx);
             tokio::spawn(async move { slot.run(spawner, tell).await })
         });
         let running = Tasks::Running {
@@ -193,20 +206,21 @@ impl Server {
 
     /// Workers alive now.
     pub fn num_workers(&self) -> usize {
-        self.0
-            .slots
-            .iter()
-            .filter(|slot| slot.worker().is_some())
-            .count()
+        let is_alive = |slot: &Arc<Slot>| slot.worker().is_some();
+        self.all_slots().filter(is_alive).count()
     }
 
     /// The workers alive now, with their load.
     pub fn workers(&self) -> Vec<WorkerInfo> {
-        let described = self.alive().into_iter().map(|worker| WorkerInfo {
+        let alive = self.all_slots().filter_map(|slot| {
+            let worker = slot.worker()?;
+            Some((slot, worker))
+        });
+        let described = alive.map(|(slot, worker)| WorkerInfo {
             idx: worker.idx,
             id: worker.id.clone(),
             pid: worker.pid,
-            standby_pid: self.0.slots[worker.idx].standby_pid(),
+            standby_pid: slot.standby_pid(),
             cpu: worker.cpu,
             rooms: worker.rooms.list().len(),
             load: lock(&worker.load).clone(),
@@ -231,7 +245,7 @@ impl Server {
 
     /// The rooms that are open now.
     pub fn rooms(&self) -> Vec<Room> {
-        let slots = self.0.slots.iter();
+        let slots = self.all_slots();
         slots.flat_map(|slot| slot.rooms.list()).collect()
     }
 
@@ -280,7 +294,7 @@ impl Server {
             check_log_level(level)?;
         }
         let mut outcome = Ok(());
-        for slot in &self.0.slots {
+        for slot in self.all_slots() {
             let updated = slot.update_settings(settings.clone()).await;
             outcome = outcome.and(updated);
         }
@@ -294,7 +308,7 @@ impl Server {
     pub async fn dump(&self) -> Result<Vec<WorkerDump>> {
         self.check_open()?;
         let mut dumps = Vec::new();
-        for worker in self.alive() {
+        for worker in self.all_slots().filter_map(|slot| slot.worker()) {
             let call = Call::DumpWorker(Default::default());
             dumps.push(crate::parsed(
                 worker.channel.request(Ids::NONE, call, vec![]).await?,
@@ -311,7 +325,8 @@ impl Server {
     /// [`Settings::chaos`].
     pub async fn inject(&self, worker_idx: usize, fault: Fault) -> Result<()> {
         self.check_open()?;
-        let worker = self.worker(worker_idx)?;
+        let slot = self.all_slots().find(|slot| slot.idx == worker_idx);
+        let worker = worker_in(worker_idx, slot.as_deref())?;
         chaos::inject(&worker, fault, self.0.settings.chaos).await
     }
 
@@ -366,18 +381,36 @@ impl Server {
         };
         upkeep.abort();
         self.0.events.emit_last(ServerEvent::Close);
+        let wards = self.0.quarantine.close();
+        for ward in &wards {
+            ward.slot.rooms.close(&CloseReason::Server);
+            ward.slot.stop();
+        }
         for slot in self.0.slots.iter().rev() {
             slot.rooms.close(&CloseReason::Server);
             slot.stop();
         }
-        for task in tasks {
+        let wards = wards.into_iter().map(|ward| ward.task);
+        for task in tasks.into_iter().chain(wards) {
             // A task that panicked has said so.
             let _ = task.await;
         }
     }
 
+    /// All places, those for rooms over which workers died last.
+    fn all_slots(&self) -> impl Iterator<Item = Arc<Slot>> {
+        let slots = self.0.slots.iter().cloned();
+        slots.chain(self.0.quarantine.slots())
+    }
+
+    fn tell(&self, idx: usize) -> Tell {
+        let server = self.clone();
+        Arc::new(move |event| server.handle(idx, event))
+    }
+
     fn handle(&self, idx: usize, event: SlotEvent) {
         match event {
+            SlotEvent::Isolate(room) => self.isolate(idx, &room),
             SlotEvent::Ready { pid } => {
                 self.0.events.emit(ServerEvent::WorkerReady { idx, pid });
             }
@@ -407,6 +440,61 @@ impl Server {
         Ok(())
     }
 
+    /// Lets a room over which the worker in a place died go on in a worker of its own, unless it
+    /// does so already.
+    fn isolate(&self, idx: usize, room: &Room) {
+        let Some(origin) = self.0.slots.get(idx) else {
+            return;
+        };
+        let spawner = match &*lock(&self.0.tasks) {
+            Tasks::Running { spawner, .. } => spawner.clone(),
+            Tasks::Closed => return,
+        };
+        let keep = |slot| {
+            let (server, room) = (self.clone(), room.clone());
+            tokio::spawn(async move { server.keep(&slot, &room, spawner).await })
+        };
+        let make = |idx| origin.quarantine(idx);
+        self.0.quarantine.take(room, make, keep);
+    }
+
+    /// Keeps a place for a room filled until that is closed or has gone back.
+    async fn keep(&self, slot: &Arc<Slot>, room: &Room, spawner: Spawner) {
+        let release = async {
+            self.release(slot, room).await;
+            slot.stop();
+        };
+        tokio::join!(slot.run(spawner, self.tell(slot.idx)), release);
+        self.0.quarantine.forget(slot.idx);
+    }
+
+    /// Moves a room back to an ordinary worker once none has died over it for long enough; returns
+    /// when it is gone from there.
+    async fn release(&self, slot: &Slot, room: &Room) {
+        loop {
+            let window = self.0.settings.quarantine;
+            let quiet = room.implicated_at().map_or(window, |at| at.elapsed());
+            let mut left = window.saturating_sub(quiet);
+            if left.is_zero() {
+                left = RELEASE_PAUSE;
+                let moved = match self.place(RoomOptions::default()) {
+                    Ok(worker) => {
+                        let dead = || Error::other("no worker is alive");
+                        room.move_into(&worker.rooms, dead).await
+                    }
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = moved {
+                    tracing::warn!(room = room.id(), %error, "stays in quarantine");
+                }
+            }
+            tokio::select! {
+                () = slot.rooms.emptied() => return,
+                () = sleep(left) => {}
+            }
+        }
+    }
+
     fn place(&self, options: RoomOptions) -> Result<Arc<Worker>> {
         let slots = &self.0.slots;
         if let Some(idx) = options.worker_idx {
@@ -428,13 +516,17 @@ impl Server {
 
     /// The worker in a place.
     fn worker(&self, idx: usize) -> Result<Arc<Worker>> {
-        let slot = self.0.slots.get(idx);
-        let slot = slot.ok_or_else(|| Error::other("requested worker idx out of range"))?;
-        let dead = || Error::other(format!("worker {idx} is dead"));
-        slot.worker().ok_or_else(dead)
+        worker_in(idx, self.0.slots.get(idx).map(|slot| &**slot))
     }
 
     fn check_open(&self) -> Result<()> {
         Error::if_closed(self.closed(), "Server")
     }
+}
+
+/// The worker in a place, by its number.
+fn worker_in(idx: usize, slot: Option<&Slot>) -> Result<Arc<Worker>> {
+    let slot = slot.ok_or_else(|| Error::other("requested worker idx out of range"))?;
+    let dead = || Error::other(format!("worker {idx} is dead"));
+    slot.worker().ok_or_else(dead)
 }

@@ -10,6 +10,7 @@ use broth_ipc::body::DtlsIdentity;
 use openssl::pkey::PKey;
 use openssl::x509::X509;
 
+use crate::crash;
 use crate::error::{Error, Result};
 
 /// Environment variable naming the worker executable for [`WorkerBin::Auto`].
@@ -119,6 +120,13 @@ pub struct Settings {
     pub rebalance: Option<Rebalance>,
     /// When workers are replaced by fresh ones.
     pub recycle: Recycle,
+    /// Where reports of workers' deaths are written, at most 100 of them; `None`: nowhere. It is
+    /// made if it is not there. A report may hold a datagram of a client (`docs/recovery.md`), so
+    /// only this user may read it.
+    pub crash_dir: Option<PathBuf>,
+    /// Two deaths of workers over the same transport or room within this time are no accident; a
+    /// room over which one died stays in a worker of its own for so long. Default: ten minutes.
+    pub quarantine: Duration,
     /// Workers do to themselves what [`Server::inject`](crate::Server::inject) asks: for tests
     /// only.
     pub chaos: bool,
@@ -138,6 +146,8 @@ impl Default for Settings {
             limits: Limits::default(),
             rebalance: None,
             recycle: Recycle::default(),
+            crash_dir: None,
+            quarantine: Duration::from_secs(600),
             chaos: false,
         }
     }
@@ -197,6 +207,14 @@ impl Settings {
                      and use the announced address for a public one"
                 ));
             }
+        }
+        if let Some(directory) = &self.crash_dir
+            && let Err(error) = crash::prepare(directory)
+        {
+            return fail(format!(
+                "cannot write crash reports to {}: {error}",
+                directory.display()
+            ));
         }
         self.dtls.as_ref().map_or(Ok(()), check_identity)
     }
@@ -288,7 +306,7 @@ mod tests {
         let any = IpAddr::from([0, 0, 0, 0]);
         let local = IpAddr::from([127, 0, 0, 1]);
         type Row<'a> = (&'a dyn Fn(&mut Settings), &'a str);
-        let rows: [Row<'_>; 11] = [
+        let rows: [Row<'_>; 12] = [
             (&|s| s.num_workers = Some(0), "num_workers is 0"),
             (
                 &|s| s.log_level = "chicken".into(),
@@ -333,6 +351,10 @@ mod tests {
                     })
                 },
                 "a difference of NaN",
+            ),
+            (
+                &|s| s.crash_dir = Some("/dev/null/crashes".into()),
+                "cannot write crash reports to /dev/null/crashes",
             ),
         ];
         for (change, expected) in rows {

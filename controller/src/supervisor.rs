@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 pub(crate) mod cpus;
+pub(crate) mod inquest;
 mod output;
 pub(crate) mod placement;
 pub(crate) mod policy;

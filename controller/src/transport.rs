@@ -40,6 +40,12 @@ pub enum TransportEvent {
     IceStateChange(IceState),
     /// DTLS changed state.
     DtlsStateChange(DtlsState),
+    /// A worker died over something that was done for it, such as a datagram it received. From the
+    /// second time on it is closed next.
+    Implicated {
+        /// How many workers died over it within [`Settings::quarantine`](crate::Settings).
+        deaths: u32,
+    },
 }
 
 /// What all transports have.
@@ -236,6 +242,10 @@ impl Transport {
 
     pub(crate) fn ids(&self) -> Ids {
         self.base().ids()
+    }
+
+    pub(crate) fn emit(&self, event: TransportEvent) {
+        self.base().events.emit(event);
     }
 
     fn base(&self) -> &Base {

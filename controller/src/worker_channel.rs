@@ -346,10 +346,10 @@ impl<H: FnMut(Notification)> Turn<H> {
                     return false;
                 };
                 notification.event.set_fds(fds);
-                match notification.event {
-                    Event::Log { level, message } => log(&level, &message),
-                    _ => (self.handle)(notification),
+                if let Event::Log { level, message } = &notification.event {
+                    log(level, message);
                 }
+                (self.handle)(notification);
             }
             Ok(FromWorker::LogLine(level, text)) => log(level, &text),
             Err(error) => tracing::error!(error, "unexpected message of the worker"),

@@ -26,6 +26,9 @@ pub struct Hello {
     /// Whether the worker is to obey `worker.misbehave`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub chaos: bool,
+    /// Whether the descriptor of a [black box](crate::black_box) comes with it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub black_box: bool,
 }
 
 /// `worker.misbehave`: carried out once it is answered, by a worker that was told to obey.

@@ -7,11 +7,13 @@
 //! Layers, each usable without the next: [`netstring`] (pure codec), [`Request`],
 //! [`Response`], [`Notification`] (typed messages), [`Inbox`]/[`Outbox`] (non-blocking socket
 //! ends with descriptor passing), [`Channel`] (tokio end), [`Pending`] (request table).
+//! [`black_box`] is the one thing they share that is no message.
 //! The types in [`rtp`] and [`body`] are the only serializable types in broth.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod black_box;
 pub mod body;
 mod channel;
 mod error;

@@ -59,6 +59,9 @@ pub(crate) struct Serve {
     /// Replace workers that are older than that.
     #[arg(long, env = "BROTH_RECYCLE_AGE", value_name = "SECONDS")]
     recycle_age: Option<u64>,
+    /// Where reports of workers' deaths are written [default: nowhere].
+    #[arg(long, env = "BROTH_CRASH_DIR", value_name = "DIR")]
+    crash_dir: Option<PathBuf>,
     /// Certificate chain (PEM) for HTTPS; without it plain HTTP is served.
     #[arg(long, env = "BROTH_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -88,6 +91,7 @@ impl Serve {
                 rss_bytes: self.recycle_rss.map(|mib| mib.saturating_mul(1 << 20)),
                 age: self.recycle_age.map(Duration::from_secs),
             },
+            crash_dir: self.crash_dir.clone(),
             ..Settings::default()
         };
         if !self.rtc_ip.is_empty() {
@@ -221,6 +225,14 @@ mod tests {
         };
         assert_eq!(settings.recycle, recycle);
         assert_eq!(settings.rebalance, Some(Rebalance::default()));
+    }
+
+    #[test]
+    fn crash_reports_are_written_where_it_is_said() {
+        assert_eq!(serve(&[]).unwrap().settings().unwrap().crash_dir, None);
+        let given = serve(&["--crash-dir", "/var/crash/broth"]).unwrap();
+        let expected = Some("/var/crash/broth".into());
+        assert_eq!(given.settings().unwrap().crash_dir, expected);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use broth::{AudioLevels, Peer, Room, RoomEvent, RoomMediaCodec, RoomOptions, Server};
+use broth::{AudioLevels, Peer, Room, RoomEvent, RoomMediaCodec, RoomOptions, Server, Transport};
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, watch};
 
@@ -219,6 +219,10 @@ async fn watch_room(room: Room, speakers: watch::Sender<Value>) {
                 }
                 Some(RoomEvent::Moved { worker_idx, gap }) => {
                     tracing::info!(id = room.id(), worker = worker_idx, ?gap, "room moved");
+                }
+                Some(RoomEvent::Implicated { transport, deaths }) => {
+                    let transport = transport.as_ref().map(Transport::id);
+                    tracing::warn!(id = room.id(), transport, deaths, "a worker died over it");
                 }
                 None => return,
             },

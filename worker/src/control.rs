@@ -13,6 +13,7 @@ use broth_ipc::{
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::black_box::BlackBox;
 use crate::dialect::Dialect;
 use crate::dtls::Certificate;
 use crate::log::{Level, Tags};
@@ -48,7 +49,7 @@ impl Worker {
     pub fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer {
         let ids = &request.ids;
         match request.call {
-            Call::Hello(hello) => self.hello(hello),
+            Call::Hello(hello) => self.hello(hello, fds),
             Call::DumpWorker(_) => self.dump(),
             Call::GetLoad(_) => self.load(),
             Call::UpdateSettings(settings) => self.update_settings(&settings),
@@ -67,12 +68,21 @@ impl Worker {
         }
     }
 
-    fn hello(&mut self, hello: Hello) -> Answer {
+    fn hello(&mut self, hello: Hello, fds: Vec<OwnedFd>) -> Answer {
         if hello.protocol != PROTOCOL {
             return Err(Rejection::invalid(format!(
                 "this worker speaks protocol {PROTOCOL}, not {}",
                 hello.protocol
             )));
+        }
+        if fds.len() != usize::from(hello.black_box) {
+            return Err(Rejection::invalid(format!(
+                "{} descriptors received with the hello",
+                fds.len()
+            )));
+        }
+        if let Some(fd) = fds.into_iter().next() {
+            self.io.black_box = black_box(fd)?;
         }
         let refuse = |error| Rejection::invalid(format!("DTLS certificate: {error}"));
         let own = match hello.dtls {
@@ -252,6 +262,15 @@ impl Worker {
         self.io.sockets.let_go_router(key);
         done()
     }
+}
+
+/// Maps the memory of a black box.
+fn black_box(fd: OwnedFd) -> Result<BlackBox, Rejection> {
+    let failed = |why: &dyn std::fmt::Display| {
+        Rejection::new(ErrorCode::Unavailable, format!("black box: {why}"))
+    };
+    let mapping = Mapping::new(fd).map_err(|error| failed(&error))?;
+    BlackBox::new(Memory::Mapped(mapping)).ok_or_else(|| failed(&"it is too short"))
 }
 
 /// The kind and id of what a call to a router creates, if that gets notifications.

@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
 
 use broth_ipc::Fill;
+use broth_ipc::black_box::Work;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -148,6 +149,7 @@ impl EventLoop {
         for (_, router) in &mut self.worker.routers {
             router.forward(&mut self.worker.io);
         }
+        self.worker.io.black_box.clear();
         self.worker.io.sockets.flush();
         for (_, router) in &mut self.worker.routers {
             router.commit();
@@ -213,6 +215,7 @@ impl EventLoop {
             for index in 0..count {
                 self.batch.datagrams(index, |datagram, remote| {
                     io.received += 1;
+                    io.black_box.take_datagram(router.id, remote, datagram);
                     let path = Path {
                         socket: key,
                         remote,
@@ -220,6 +223,7 @@ impl EventLoop {
                     router.handle_datagram(io, path, datagram);
                 });
             }
+            io.black_box.clear();
             if count < RECV_BATCH {
                 return;
             }
@@ -243,6 +247,8 @@ impl EventLoop {
             // A connection that failed is over like one that ended.
             peeked => peeked.unwrap_or(0),
         };
+        let id = self.worker.routers[router].id;
+        self.worker.io.black_box.take(Work::Connection, id, None);
         let mut frames = Frames::of(&mut self.stream[..len]);
         let mut is_over = len == 0;
         for packet in frames.by_ref() {
@@ -251,9 +257,12 @@ impl EventLoop {
                 break;
             };
             self.worker.io.received += 1;
-            let router = &mut self.worker.routers[router];
-            router.handle_datagram(&mut self.worker.io, path, packet);
+            let Worker { routers, io, .. } = &mut self.worker;
+            io.black_box.take_datagram(id, remote, packet);
+            routers[router].handle_datagram(io, path, packet);
+            io.black_box.take(Work::Connection, id, None);
         }
+        self.worker.io.black_box.clear();
         let taken = frames.taken();
         let Some((Socket::Connection(connection), ..)) = self.worker.io.sockets.get_mut(key) else {
             return;
@@ -297,6 +306,7 @@ impl EventLoop {
                 router.handle_deadline(io, transport, at);
             }
         }
+        io.black_box.clear();
         for (_, router) in routers.iter_mut() {
             router.handle_audio_levels(io);
         }

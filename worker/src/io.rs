@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use broth_ipc::{ConsumerId, Event, Notification, RouterId, Scope, Target, TransportId};
 use nix::time::{ClockId, clock_gettime};
 
+use crate::black_box::BlackBox;
 use crate::drop_reason::{DropReason, Drops};
 use crate::dtls::{Certificate, DtlsContext};
 use crate::log::Log;
@@ -44,6 +45,8 @@ pub struct Io {
     pub certificate: Certificate,
     /// Reused for what is assembled before it is queued.
     pub scratch: Vec<u8>,
+    /// What is in hand.
+    pub black_box: BlackBox,
     /// When the machine started.
     start: Instant,
 }
@@ -71,6 +74,7 @@ impl Io {
             dtls: DtlsContext::new(&certificate, &Profile::ALL)?,
             certificate,
             scratch: Vec::with_capacity(2048),
+            black_box: BlackBox::default(),
             start: now.checked_sub(uptime()).unwrap_or(now),
         })
     }

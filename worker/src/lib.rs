@@ -3,6 +3,7 @@
 //! Sans-IO cores (`wire`, `ice`, `dtls`, `srtp`, `stream`) behind a thin shell
 //! (`net`, `event_loop`). See `ARCHITECTURE.md`.
 
+pub mod black_box;
 pub mod consumer;
 mod control;
 pub mod dialect;
@@ -16,6 +17,8 @@ pub mod log;
 mod misbehave;
 pub mod net;
 mod parameters;
+#[cfg(feature = "poison")]
+pub mod poison;
 pub mod ports;
 pub mod producer;
 pub mod recorder;

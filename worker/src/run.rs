@@ -17,6 +17,7 @@ use crate::event_loop::{End, EventLoop};
 use crate::io::Io;
 use crate::log::{Log, Tag, complain};
 use crate::net::binder::Binder;
+use crate::net::fatal;
 use crate::net::host::Machine;
 use crate::net::sockets::Sockets;
 use crate::net::sys;
@@ -66,6 +67,10 @@ fn run_to_status() -> u8 {
         arguments.retain(|argument| !argument.starts_with("--rtc"));
     }
     let mut log = Log::of(id.clone());
+    if let Err(error) = fatal::install() {
+        // It works as well; should it crash, it will not say where.
+        log.complain(PLACE, &format!("no handler of crashes: {error}"));
+    }
     match start(&id, &arguments, &mut log) {
         Ok(worker) => serve(worker, channel),
         Err(failure) => {

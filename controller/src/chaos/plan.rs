@@ -205,11 +205,15 @@ async fn follow(
             }
             Ok(Some(RoomEvent::Close { reason, .. })) => {
                 return match reason {
-                    CloseReason::WorkerDied(reason) => Fate::Closed(reason),
+                    CloseReason::WorkerDied(reason) | CloseReason::Implicated(reason) => {
+                        Fate::Closed(reason)
+                    }
                     CloseReason::Application | CloseReason::Server => Fate::Unaffected,
                 };
             }
-            Ok(Some(RoomEvent::NewPeer(_) | RoomEvent::Moved { .. })) => {}
+            Ok(Some(
+                RoomEvent::NewPeer(_) | RoomEvent::Moved { .. } | RoomEvent::Implicated { .. },
+            )) => {}
             Ok(None) => return Fate::Closed(format!("room {} was closed before", room.id())),
         }
     }

@@ -22,6 +22,18 @@ pub(crate) async fn ended(child: &mut Child) -> ExitStatus {
     child.wait().await.unwrap_or_default()
 }
 
+/// Whether somebody has stopped it (SIGSTOP, or a debugger).
+pub(crate) fn is_stopped(child: &Child) -> bool {
+    let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    // The state comes behind the name, which may hold anything, in parentheses.
+    let stat = child.id().and_then(stat).unwrap_or_default();
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.trim_start().chars().next());
+    matches!(state, Some('T' | 't'))
+}
+
 /// How a process ended, for people.
 pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broth_ipc::body::{Empty, Hello, Ready, WorkerSettings};
-use broth_ipc::{Call, Ids, PROTOCOL, V2_PAYLOAD_BYTES_MAX};
+use broth_ipc::{Call, Event, Ids, PROTOCOL, V2_PAYLOAD_BYTES_MAX};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::process::Child;
@@ -16,16 +16,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::inquest::{Death, Finding, Inquest};
 use super::output::{self, LastWords};
 use super::policy::{Decision, Policy};
-use super::process::{describe, ended, signal};
+use super::process::{describe, ended, is_stopped, signal};
 use super::spawn::{Spawner, WorkerSpec};
 use super::watchdog;
 use super::worker::{Rooms, Stage, Worker, WorkerKind};
 use crate::chaos::Target;
+use crate::crash::Dead;
 use crate::error::{Error, Result};
 use crate::lock;
-use crate::room::CloseReason;
+use crate::memory::BlackBox;
+use crate::room::{CloseReason, Room};
 use crate::worker_channel::{ChannelEnd, Command, Requests, WorkerChannel};
 
 /// How long a worker may take from its start to being ready.
@@ -39,6 +42,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a worker that closed its channel may take to end by itself, which tells how it ended.
 const END_TIME: Duration = Duration::from_millis(200);
+
+/// How long a worker that spins may take to say where it is.
+const ABORT_TIME: Duration = Duration::from_millis(250);
 
 /// How long the last words of a worker may take to arrive.
 const WORDS_TIME: Duration = Duration::from_millis(50);
@@ -64,8 +70,15 @@ pub(crate) enum Status {
 
 /// What happens in the place.
 pub(crate) enum SlotEvent {
-    Ready { pid: u32 },
-    Died { reason: String, gave_up: bool },
+    Ready {
+        pid: u32,
+    },
+    Died {
+        reason: String,
+        gave_up: bool,
+    },
+    /// A worker died over this room, which waits for another one: better elsewhere.
+    Isolate(Room),
 }
 
 /// Who is told what happens in the place.
@@ -83,6 +96,10 @@ pub(crate) struct Slot {
     original_refusal: Option<&'static str>,
     /// Whether another worker is ready to take over.
     has_standby: bool,
+    /// What becomes of deaths.
+    inquest: Inquest,
+    /// It is for a room over which workers die: deaths over that count like all others.
+    is_quarantine: bool,
     /// Log settings changed since, for every worker to come.
     settings: Mutex<WorkerSettings>,
     /// The rooms of whichever worker is here.
@@ -114,8 +131,10 @@ pub(super) struct Entered {
 pub(super) struct Started {
     pub(super) kind: WorkerKind,
     pub(super) recorder_version: u32,
-    /// Of its executable.
-    edition: u32,
+    /// Of its package, as it says.
+    version: String,
+    spec: WorkerSpec,
+    black_box: BlackBox,
     child: Child,
     channel: WorkerChannel,
     channel_end: JoinHandle<ChannelEnd>,
@@ -127,9 +146,16 @@ pub(super) struct End {
     code: Option<i32>,
     /// For how long it was ready, if ever.
     served: Option<Duration>,
-    /// The effect of a fault on purpose.
-    was_injected: bool,
+    /// It says nothing about the next worker.
+    is_excused: bool,
     pub(super) reason: String,
+}
+
+/// What a worker says of itself.
+struct Greeting {
+    kind: WorkerKind,
+    recorder_version: u32,
+    version: String,
 }
 
 /// Why a worker is not the place's any more.
@@ -147,6 +173,7 @@ impl Slot {
         hello: Arc<Mutex<Hello>>,
         original_refusal: Option<&'static str>,
         has_standby: bool,
+        inquest: Inquest,
     ) -> Self {
         let (successors, succession) = mpsc::unbounded_channel();
         Self {
@@ -156,6 +183,8 @@ impl Slot {
             hello,
             original_refusal,
             has_standby,
+            inquest,
+            is_quarantine: false,
             settings: Mutex::default(),
             rooms: Arc::default(),
             status: watch::Sender::new(Status::Starting),
@@ -163,6 +192,23 @@ impl Slot {
             is_stopped: watch::Sender::new(false),
             successors,
             succession: Mutex::new(Some(succession)),
+        }
+    }
+
+    /// Another empty place, on the same CPU, for one of its rooms.
+    pub(crate) fn quarantine(&self, idx: usize) -> Self {
+        let name = self.id.split('#').next().unwrap_or_default();
+        let id = format!("{name}#{}", idx + 1);
+        let mut spec = self.spec();
+        if let Some(first) = spec.args.first_mut() {
+            first.clone_from(&id);
+        }
+        let hello = Arc::clone(&self.hello);
+        let (refusal, inquest) = (self.original_refusal, self.inquest.clone());
+        Self {
+            is_quarantine: true,
+            settings: Mutex::new(lock(&self.settings).clone()),
+            ..Self::new(idx, id, spec, hello, refusal, false, inquest)
         }
     }
 
@@ -289,7 +335,7 @@ impl Slot {
             if end.served.is_some() {
                 lost_at = Some(Instant::now());
             }
-            let decision = match end.was_injected {
+            let decision = match end.is_excused {
                 true => Decision::Spawn(Duration::ZERO),
                 false => policy.handle_death(end.code, end.served),
             };
@@ -344,7 +390,7 @@ impl Slot {
     }
 
     fn is_usable(&self, standby: &Started) -> bool {
-        !standby.channel.is_closed() && standby.edition == lock(&self.spec).edition
+        !standby.channel.is_closed() && standby.spec.edition == lock(&self.spec).edition
     }
 
     /// Waits until the worker in the place ends or another is to take its place. A standby is
@@ -395,16 +441,20 @@ impl Slot {
 
     /// Starts a worker and waits until it is ready.
     pub(super) async fn start(&self, spawner: &Spawner, spec: WorkerSpec) -> Result<Started, End> {
-        let (cpu, edition) = (spec.cpu, spec.edition);
-        let bin = spec.bin.display().to_string();
+        let bin = spec.bin.display();
         let failed =
             |what: &str, error: std::io::Error| End::unready(format!("{what} {bin}: {error}"));
-        let spawned = spawner.spawn(spec).await;
+        let black_box = BlackBox::create();
+        let black_box = black_box.map_err(|error| failed("no black box for", error))?;
+        let spawned = spawner.spawn(spec.clone()).await;
         let spawned = spawned.map_err(|error| failed("cannot start", error))?;
         let words = output::log(&self.id, spawned.stdout, spawned.stderr);
         let mut child = spawned.child;
-        let heard = Arc::clone(&self.rooms);
-        let started = WorkerChannel::start(spawned.channel, move |event| heard.handle(event));
+        let (heard, said) = (Arc::clone(&self.rooms), words.clone());
+        let started = WorkerChannel::start(spawned.channel, move |told| match &told.event {
+            Event::Log { level, message } => said.note(&format!("{level}: {message}")),
+            _ => heard.handle(told),
+        });
         let (channel, mut channel_end) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -414,15 +464,17 @@ impl Slot {
             }
         };
         let greeted = tokio::select! {
-            greeted = self.greet(&channel, cpu) => greeted,
+            greeted = self.greet(&channel, spec.cpu, &black_box) => greeted,
             _ = &mut channel_end => Err(format!("not ready: {}", Error::ChannelClosed)),
             () = self.stopped() => Err("stopped".into()),
         };
         match greeted {
-            Ok((kind, recorder_version)) => Ok(Started {
-                kind,
-                recorder_version,
-                edition,
+            Ok(greeting) => Ok(Started {
+                kind: greeting.kind,
+                recorder_version: greeting.recorder_version,
+                version: greeting.version,
+                spec,
+                black_box,
                 child,
                 channel,
                 channel_end,
@@ -444,7 +496,9 @@ impl Slot {
         let Started {
             kind,
             recorder_version,
-            edition: _,
+            version,
+            spec,
+            black_box,
             child,
             channel,
             channel_end,
@@ -456,7 +510,7 @@ impl Slot {
             id: self.id.clone(),
             kind,
             pid,
-            cpu: lock(&self.spec).cpu,
+            cpu: spec.cpu,
             channel,
             rooms: Arc::clone(&self.rooms),
             load: Default::default(),
@@ -475,23 +529,52 @@ impl Slot {
         // Whoever hears of it can use it at once.
         self.status.send_replace(Status::Ready(Arc::clone(&worker)));
         tell(SlotEvent::Ready { pid });
-        let (slot, served) = (Arc::clone(self), Arc::clone(&worker));
-        let life = async move { slot.serve(&served, child, channel_end, words).await };
+        let dead = Dead {
+            idx: self.idx,
+            id: self.id.clone(),
+            pid,
+            cpu: spec.cpu,
+            bin: spec.bin,
+            version,
+        };
+        let body = Body {
+            child,
+            channel_end,
+            black_box,
+            words,
+            dead,
+        };
+        let (slot, served, tell) = (Arc::clone(self), Arc::clone(&worker), Arc::clone(tell));
+        let life = async move { slot.serve(&served, body, &tell).await };
         (worker, tokio::spawn(life))
     }
 
     /// A worker's life in the place.
-    async fn serve(
-        &self,
-        worker: &Arc<Worker>,
-        mut child: Child,
-        channel_end: JoinHandle<ChannelEnd>,
-        words: LastWords,
-    ) -> End {
-        let (status, unanswered) = self.watch(&mut child, channel_end, worker).await;
-        let goes_on = worker.kind == WORKER_THAT_RESTORES && !*self.is_stopped.borrow();
+    async fn serve(&self, worker: &Arc<Worker>, mut body: Body, tell: &Tell) -> End {
+        let (death, unanswered) = self.watch(&mut body, worker).await;
+        let (status, words) = (death.status, body.words);
+        let is_stopped = *self.is_stopped.borrow();
+        let goes_on = worker.kind == WORKER_THAT_RESTORES && !is_stopped;
+        let was_injected = worker.target.suffers();
+        let is_retired = *worker.stage.borrow() != Stage::Serving;
+        let is_on_purpose = is_stopped || was_injected || is_retired;
+        let mut finding = Finding::default();
         if goes_on {
-            self.rooms.lose(worker, &describe(status), unanswered);
+            let isolate = |room| tell(SlotEvent::Isolate(room));
+            let blame = || {
+                if !is_on_purpose {
+                    finding = self.inquest.hold(&death, worker, isolate);
+                }
+            };
+            self.rooms
+                .lose(worker, &describe(status), unanswered, blame);
+        }
+        let served = Some(worker.ready_at.elapsed());
+        let is_excused = was_injected || (finding.is_settled() && !self.is_quarantine);
+        if !is_on_purpose {
+            let words = words.clone();
+            self.inquest
+                .report(body.dead, served, death, finding, words);
         }
         if !goes_on && status.signal() != Some(Signal::SIGKILL as i32) {
             // It may have said why, on its way through the pipe.
@@ -513,8 +596,8 @@ impl Slot {
         }
         End {
             code: status.code(),
-            served: Some(worker.ready_at.elapsed()),
-            was_injected: worker.target.suffers(),
+            served,
+            is_excused,
             reason,
         }
     }
@@ -522,18 +605,23 @@ impl Slot {
     /// Finds out what kind of worker the other end is: the original one does not know `hello`.
     /// One of ours must be pinned where it should be.
     ///
-    /// Also tells the version of its flight recorder.
+    /// Hands over its black box.
     async fn greet(
         &self,
         channel: &WorkerChannel,
         cpu: usize,
-    ) -> Result<(WorkerKind, u32), String> {
-        let answer = match self.say_hello(channel).await? {
+        black_box: &BlackBox,
+    ) -> Result<Greeting, String> {
+        let answer = match self.say_hello(channel, Some(black_box)).await? {
             Err(Error::Refused(refusal)) if refusal.reason == UNKNOWN_METHOD => {
                 channel.limit_payloads(V2_PAYLOAD_BYTES_MAX);
                 return match self.original_refusal {
                     Some(refusal) => Err(refusal.into()),
-                    None => Ok((WorkerKind::V2, 0)),
+                    None => Ok(Greeting {
+                        kind: WorkerKind::V2,
+                        recorder_version: 0,
+                        version: "mediasoup v2".into(),
+                    }),
                 };
             }
             answer => answer.map_err(|error| format!("not ready: {error}"))?,
@@ -552,38 +640,53 @@ impl Slot {
             let is_first = *lock(&self.hello).dtls.get_or_insert_with(|| made.clone()) == made;
             if !is_first {
                 // Another one was first meanwhile: with its certificate, then.
-                let answer = self.say_hello(channel).await?;
+                let answer = self.say_hello(channel, None).await?;
                 answer.map_err(|error| format!("not ready: {error}"))?;
             }
         }
         let restores = ready.restores;
-        Ok((WorkerKind::Broth { restores }, ready.recorder_version))
+        Ok(Greeting {
+            kind: WorkerKind::Broth { restores },
+            recorder_version: ready.recorder_version,
+            version: ready.version,
+        })
     }
 
-    async fn say_hello(&self, channel: &WorkerChannel) -> Result<Result<Value>, String> {
-        let hello = lock(&self.hello).clone();
-        let hello = channel.request(Ids::NONE, Call::Hello(hello), vec![]);
+    async fn say_hello(
+        &self,
+        channel: &WorkerChannel,
+        black_box: Option<&BlackBox>,
+    ) -> Result<Result<Value>, String> {
+        let fd = black_box.map(BlackBox::try_clone_fd).transpose();
+        let fd = fd.map_err(|error| format!("no black box: {error}"))?;
+        let mut hello = lock(&self.hello).clone();
+        hello.black_box = fd.is_some();
+        let hello = channel.request(Ids::NONE, Call::Hello(hello), fd.into_iter().collect());
         let answer = timeout(READY_TIMEOUT, hello).await;
         answer.map_err(|_| "not ready in time".to_owned())
     }
 
     /// Waits for the worker's end, which a lost channel or a wish to stop brings about.
-    async fn watch(
-        &self,
-        child: &mut Child,
-        mut channel_end: JoinHandle<ChannelEnd>,
-        worker: &Worker,
-    ) -> (ExitStatus, Vec<Command>) {
+    async fn watch(&self, body: &mut Body, worker: &Worker) -> (Death, Vec<Command>) {
+        let Body {
+            child,
+            channel_end,
+            black_box,
+            ..
+        } = body;
+        let (mut stood_still, mut was_stopped) = (false, false);
         let status = tokio::select! {
             status = ended(child) => status,
-            left = &mut channel_end => {
+            left = &mut *channel_end => {
                 let left = left.unwrap_or_default();
                 let patience = match left.given_up {
                     // It would take its controller for gone and say goodbye to the clients.
                     Some(_) => Duration::ZERO,
                     None => END_TIME,
                 };
-                return (end(child, patience).await, left.unanswered);
+                let status = end(child, patience).await;
+                let death = Death::new(status, false, false, Some(black_box));
+                return (death, left.unanswered);
             }
             () = self.stopped() => {
                 // Rooms it still has when it is told to end would wait for another worker.
@@ -597,14 +700,24 @@ impl Slot {
                 end(child, STOP_TIMEOUT).await
             }
             () = watchdog::watch(worker) => {
-                tracing::error!(worker = worker.id, "stands still, is killed");
-                end(child, Duration::ZERO).await
+                stood_still = true;
+                was_stopped = is_stopped(child);
+                tracing::error!(worker = worker.id, was_stopped, "stands still, is killed");
+                let patience = match was_stopped {
+                    true => Duration::ZERO,
+                    false => {
+                        signal(child, Signal::SIGABRT);
+                        ABORT_TIME
+                    }
+                };
+                end(child, patience).await
             }
         };
         // What it said last is still on its way; then its end of the channel is closed.
         let left = timeout(END_TIME, channel_end).await;
         let left = left.map(Result::unwrap_or_default).unwrap_or_default();
-        (status, left.unanswered)
+        let death = Death::new(status, stood_still, was_stopped, Some(black_box));
+        (death, left.unanswered)
     }
 
     async fn stopped(&self) {
@@ -615,6 +728,15 @@ impl Slot {
             .wait_for(|is_stopped| *is_stopped)
             .await;
     }
+}
+
+/// The process of a worker, and what is left of it.
+struct Body {
+    child: Child,
+    channel_end: JoinHandle<ChannelEnd>,
+    black_box: BlackBox,
+    words: LastWords,
+    dead: Dead,
 }
 
 impl Started {
@@ -631,7 +753,7 @@ impl End {
         Self {
             code: None,
             served: None,
-            was_injected: false,
+            is_excused: false,
             reason,
         }
     }

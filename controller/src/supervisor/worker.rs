@@ -79,6 +79,14 @@ struct Table {
     /// The worker that takes rooms.
     taker: Option<Arc<Worker>>,
     rooms: HashMap<RouterId, Room>,
+    /// How many there are.
+    count: watch::Sender<usize>,
+}
+
+impl Table {
+    fn tell_count(&self) {
+        self.count.send_replace(self.rooms.len());
+    }
 }
 
 impl Rooms {
@@ -92,10 +100,31 @@ impl Rooms {
             return Err(Error::ChannelClosed);
         }
         let there = table.rooms.entry(room.router_id());
-        match there.or_insert_with(|| room.clone()) == room {
-            true => Ok(()),
-            false => Err(Error::other("another room there has the same id")),
+        if there.or_insert_with(|| room.clone()) != room {
+            return Err(Error::other("another room there has the same id"));
         }
+        table.tell_count();
+        room.set_home(&worker.rooms);
+        Ok(())
+    }
+
+    /// Takes in a room that has no worker, whether or not there is one here.
+    pub(crate) fn shelter(&self, room: &Room) {
+        let mut table = lock(&self.0);
+        table.rooms.insert(room.router_id(), room.clone());
+        table.tell_count();
+    }
+
+    /// The room with that id.
+    pub(crate) fn get(&self, id: RouterId) -> Option<Room> {
+        lock(&self.0).rooms.get(&id).cloned()
+    }
+
+    /// Waits until no room is left.
+    pub(crate) async fn emptied(&self) {
+        let mut count = lock(&self.0).count.subscribe();
+        // Fails only if the sender is gone, which is here.
+        let _ = count.wait_for(|count| *count == 0).await;
     }
 
     /// The worker that takes rooms, if there is one.
@@ -106,13 +135,15 @@ impl Rooms {
     }
 
     pub(crate) fn remove(&self, room: &Room) {
-        lock(&self.0).rooms.remove(&room.router_id());
+        let mut table = lock(&self.0);
+        table.rooms.remove(&room.router_id());
+        table.tell_count();
     }
 
     /// Passes on what the worker tells.
     pub(crate) fn handle(&self, notification: Notification) {
         let room = match notification.target.router_id {
-            Some(id) => lock(&self.0).rooms.get(&id).cloned(),
+            Some(id) => self.get(id),
             None => self.find(notification.target.target_id),
         };
         // A room that is not found was closed from this side a moment ago.
@@ -160,8 +191,14 @@ impl Rooms {
     }
 
     /// A worker is gone, with requests unanswered: its rooms go on in another one of the place, or
-    /// wait for the next.
-    pub(crate) fn lose(&self, worker: &Worker, reason: &str, unanswered: Vec<Command>) {
+    /// wait for the next. Before that, `blame` may close what it died over or take it away.
+    pub(crate) fn lose(
+        &self,
+        worker: &Worker,
+        reason: &str,
+        unanswered: Vec<Command>,
+        blame: impl FnOnce(),
+    ) {
         self.take_down(worker);
         let mut by_room: HashMap<_, Vec<_>> = HashMap::new();
         for command in unanswered {
@@ -176,6 +213,7 @@ impl Rooms {
                 room.lose(worker, reason, left.unwrap_or_default());
             }
         }
+        blame();
         if let Some(taker) = self.taker() {
             self.recover(&taker);
         }

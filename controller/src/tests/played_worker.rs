@@ -164,7 +164,7 @@ impl PlayedWorker {
         self.play.abort();
         let ChannelEnd { unanswered, .. } = self.end.await.unwrap();
         let worker = &self.worker;
-        worker.rooms.lose(worker, "died", unanswered);
+        worker.rooms.lose(worker, "died", unanswered, || {});
         Grave {
             kind: worker.kind,
             pid: worker.pid,

@@ -1,11 +1,14 @@
 //! What the next worker is asked when one dies, and what becomes of what it refuses.
 
+use std::time::Duration;
+
 use broth_ipc::body::EncodingPreferences;
-use broth_ipc::{Call, Ids, Request};
+use broth_ipc::{Call, Ids, Request, TransportId};
 use serde_json::{Value, json};
 
 use super::played_worker::PlayedWorker;
 use super::{TRANSPORT, join, notify, produce};
+use crate::room::implication::Outcome;
 use crate::supervisor::worker::WorkerKind;
 use crate::{CloseReason, Consumer, Peer, Producer, Profile, Room, RoomEvent, TransportEvent};
 
@@ -230,4 +233,84 @@ async fn a_room_closed_meanwhile_is_not_made_again() {
     let worker = grave.successor(&[]);
     assert_eq!(worker.methods().await, [] as [&str; 0]);
     assert_eq!(scene.bob.app_data(), Value::Null);
+}
+
+/// How long deaths belong together.
+const WINDOW: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn a_transport_over_which_two_workers_die_is_not_made_again() {
+    let (worker, scene) = scene().await;
+    let mut events = scene.room.events();
+    let transport = scene.alice.get_transport_by_id(1).unwrap();
+    let mut told = transport.events();
+    let suspect = Some(TransportId(1));
+    let grave = worker.die().await;
+    let implication = scene.room.implicate(suspect, "killed", WINDOW).unwrap();
+    assert_eq!(implication.peer.as_deref(), Some("alice"));
+    assert_eq!(implication.outcome, Outcome::Isolate);
+    let worker = grave.successor(&[]);
+    let asked = described(&worker.asked().await);
+    assert!(
+        asked.contains(&"router.createWebRtcTransport 1".into()),
+        "{asked:?}"
+    );
+
+    let grave = worker.die().await;
+    let implication = scene.room.implicate(suspect, "killed", WINDOW).unwrap();
+    assert_eq!(implication.outcome, Outcome::TransportClosed);
+    assert!(transport.closed() && scene.video.closed() && scene.consumer.closed());
+    let worker = grave.successor(&[]);
+    let expected = [
+        "worker.createRouter",
+        "router.createWebRtcTransport 3",
+        "router.resume",
+    ];
+    assert_eq!(described(&worker.asked().await), expected);
+    assert!(!scene.room.closed() && !scene.alice.closed());
+    for deaths in [1, 2] {
+        let event = told.recv().await;
+        let is_it = matches!(event, Some(TransportEvent::Implicated { deaths: d }) if d == deaths);
+        assert!(is_it, "{event:?}");
+    }
+    assert!(matches!(
+        told.recv().await,
+        Some(TransportEvent::Close { .. })
+    ));
+    let mut implicated = Vec::new();
+    while implicated.len() < 2 {
+        if let Some(RoomEvent::Implicated { transport, deaths }) = events.recv().await {
+            implicated.push((transport.map(|transport| transport.id()), deaths));
+        }
+    }
+    assert_eq!(implicated, [(Some(1), 1), (Some(1), 2)]);
+}
+
+#[tokio::test]
+async fn a_room_over_which_two_workers_die_is_closed_with_a_reason() {
+    let (worker, scene) = scene().await;
+    let mut events = scene.room.events();
+    let grave = worker.die().await;
+    scene.room.implicate(None, "killed", WINDOW).unwrap();
+    assert!(!scene.room.closed() && scene.room.implicated_at().is_some());
+    let grave = grave.successor(&[]).die().await;
+    // What is not in the room any more is not the room's fault.
+    let gone = Some(TransportId(99));
+    for outcome in [Outcome::Isolate, Outcome::Nothing] {
+        let implication = scene.room.implicate(gone, "killed", WINDOW).unwrap();
+        assert_eq!((implication.peer, implication.outcome), (None, outcome));
+        assert!(!scene.room.closed());
+    }
+    scene.room.implicate(None, "killed again", WINDOW).unwrap();
+    assert!(scene.room.closed() && scene.alice.closed());
+    assert_eq!(scene.room.implicate(None, "killed", WINDOW), None);
+    let end = loop {
+        match events.recv().await {
+            Some(RoomEvent::Close { reason, .. }) => break reason,
+            Some(_) => {}
+            None => panic!("the events ended"),
+        }
+    };
+    assert_eq!(end, CloseReason::Implicated("killed again".into()));
+    assert_eq!(grave.successor(&[]).methods().await, [] as [&str; 0]);
 }

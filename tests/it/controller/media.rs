@@ -108,6 +108,7 @@ async fn states_come_in_order_and_end_with_the_transport() {
             TransportEvent::IceSelectedTupleChange(_) => "tuple".to_owned(),
             TransportEvent::IceStateChange(state) => format!("ICE {state:?}"),
             TransportEvent::DtlsStateChange(state) => format!("DTLS {state:?}"),
+            TransportEvent::Implicated { .. } => "implicated".to_owned(),
             TransportEvent::Close { .. } => "close".to_owned(),
         });
         seen.last()

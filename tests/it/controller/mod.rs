@@ -4,6 +4,8 @@ mod api;
 mod bad_input;
 mod bad_messages;
 mod bad_values;
+#[cfg(feature = "poison")]
+mod black_box;
 mod chaos;
 mod closed;
 mod lifecycle;

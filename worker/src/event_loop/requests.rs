@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use broth_ipc::body::Misbehave;
 use broth_ipc::netstring::FrameError;
-use broth_ipc::{Discard, ErrorCode, Incoming, Rejection, Request, Response};
+use broth_ipc::{Call, Discard, ErrorCode, Incoming, Rejection, Request, Response};
 
 use super::{EventLoop, FAREWELL};
 use crate::dialect::Dialect;
@@ -42,12 +42,22 @@ impl EventLoop {
 
     fn handle_request(&mut self, incoming: Incoming) -> io::Result<()> {
         // mediasoup v2's controller hands over nothing, whatever a request says.
-        let fds = match self.worker.dialect {
-            Dialect::V2 => Vec::new(),
-            Dialect::Broth => self.channel.take_fds(incoming.fds)?,
+        let fds = match (self.worker.dialect, &incoming.request) {
+            (Dialect::Broth, _)
+            | (
+                Dialect::V2,
+                Ok(Request {
+                    call: Call::Hello(_),
+                    ..
+                }),
+            ) => self.channel.take_fds(incoming.fds)?,
+            (Dialect::V2, _) => Vec::new(),
         };
         let (id, method) = (incoming.id, incoming.method.clone());
+        let black_box = &self.worker.io.black_box;
+        black_box.take_request(&incoming.ids, &method);
         let result = self.worker.handle(incoming, fds);
+        self.worker.io.black_box.clear();
         let dialect = self.worker.dialect;
         self.channel
             .set_payload_bytes_max(dialect.payload_bytes_max());

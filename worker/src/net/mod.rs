@@ -5,6 +5,7 @@
 
 pub mod binder;
 pub mod connection;
+pub mod fatal;
 pub mod host;
 pub mod mapping;
 pub mod send_queue;

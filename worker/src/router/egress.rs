@@ -2,6 +2,7 @@
 //! that make a beginning possible.
 
 use broth_ipc::Event;
+use broth_ipc::black_box::Work;
 use broth_ipc::rtp::Profile;
 
 use super::Router;
@@ -20,6 +21,8 @@ impl Router {
             };
             let mut pending = std::mem::take(&mut producer.pending);
             let producer = &self.producers[producer_key];
+            let source = self.transports[producer.transport].id;
+            io.black_box.take(Work::Forwarding, self.id, Some(source));
             for &consumer_key in &producer.consumers {
                 let consumer = &mut self.consumers[consumer_key];
                 let Some(transport_key) = consumer.transport else {

@@ -41,7 +41,9 @@ impl Router {
         key: usize,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
-        self.transports[key].count_received(datagram.len());
+        let transport = &mut self.transports[key];
+        io.black_box.note_transport(transport.id);
+        transport.count_received(datagram.len());
         if rtp::is_rtcp(datagram) {
             self.handle_rtcp(io, key, datagram);
             return Ok(());
@@ -65,8 +67,9 @@ impl Router {
             .or_else(|| self.by_path.get(&path))
             .filter(|key| owner.is_none_or(|owner| owner == **key))
             .ok_or(DropReason::Stun)?;
-        let webrtc = self.transports[key].webrtc_mut();
-        let webrtc = webrtc.map_err(|_| DropReason::Stun)?;
+        let transport = &mut self.transports[key];
+        io.black_box.note_transport(transport.id);
+        let webrtc = transport.webrtc_mut().map_err(|_| DropReason::Stun)?;
         io.scratch.clear();
         let handled = webrtc
             .ice
@@ -88,7 +91,11 @@ impl Router {
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
         let key = *self.by_path.get(&path).ok_or(DropReason::UnknownAddress)?;
-        self.transports[key].count_received(datagram.len());
+        let transport = &mut self.transports[key];
+        io.black_box.note_transport(transport.id);
+        transport.count_received(datagram.len());
+        #[cfg(feature = "poison")]
+        crate::poison::taste(datagram);
         if rtp::is_rtcp(datagram) {
             return self.handle_srtcp(io, key, datagram);
         }

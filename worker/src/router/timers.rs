@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use broth_ipc::black_box::Work;
 use broth_ipc::{Event, Scope};
 
 use super::Router;
@@ -66,6 +67,8 @@ impl Router {
             return;
         }
         transport.wake_at = None;
+        let id = Some(transport.id);
+        io.black_box.take(Work::Timer, self.id, id);
         transport.handle_timeout(io.now);
         if transport
             .arrivals

@@ -6,6 +6,7 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
+mod crashes;
 mod robustness;
 mod settings;
 mod support;
