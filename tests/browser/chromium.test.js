@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
-import { drawDevices } from "./devices.js";
+import { drawDevices, keepResolution } from "./devices.js";
 import {
   PATIENCE_MS, eventually, expectMedia, expectStill, joinCall, keepScreenshot, launchChromium, openPage, callUrl,
   receivedFrom, removeScratch, startServer, statsOf,
@@ -29,7 +29,7 @@ afterEach(async () => {
   for (const context of browser.contexts()) await context.close();
 });
 
-const join = (room, name, more) => joinCall(browser, server, room, name, more);
+const join = (room, name, more, prepare) => joinCall(browser, server, room, name, more, prepare);
 
 function assertNoFaults(...pages) {
   for (const page of pages) assert.deepEqual(page.faults, []);
@@ -227,7 +227,7 @@ test("a receiver switches between the profiles of a simulcast camera", LIMIT, as
     return;
   }
   const size = { width: 1280, height: 720, fps: 10 };
-  const ann = await join("simulcast", "ann", { simulcast: 1, ...size });
+  const ann = await join("simulcast", "ann", { simulcast: 1, ...size }, keepResolution);
   const ben = await join("simulcast", "ben", { audio: 0, video: 0 });
   await eventually("three layers are sent", async () => {
     const layers = (await statsOf(ann)).sent.video?.layers ?? [];

@@ -116,9 +116,9 @@ export function callUrl(server, room, name, more = {}) {
   return `${server.url}/?${query}`;
 }
 
-/** Opens a page of its own context in the call and waits until it has joined. */
-export async function joinCall(browser, server, room, name, more = {}) {
-  const page = await openPage(browser, callUrl(server, room, name, more));
+/** Opens a page of its own context in the call and waits until it has joined; `prepare` may change the context. */
+export async function joinCall(browser, server, room, name, more = {}, prepare = undefined) {
+  const page = await openPage(browser, callUrl(server, room, name, more), prepare);
   await page.waitForFunction(() => window.broth?.state === "joined", null, { timeout: PATIENCE_MS });
   return page;
 }
