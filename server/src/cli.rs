@@ -55,6 +55,10 @@ pub(crate) struct Serve {
     /// Private key (PEM) of the certificate.
     #[arg(long, env = "BROTH_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
+    /// Adds a panel to the page that ends workers in the middle of a call, for demonstrations.
+    /// Anybody who can open the page can press its buttons.
+    #[arg(long, env = "BROTH_CHAOS")]
+    pub(crate) chaos: bool,
 }
 
 /// Where certificate and key of the HTTPS server are.
@@ -73,6 +77,7 @@ impl Serve {
                 .worker_bin
                 .clone()
                 .map_or(WorkerBin::ThisExecutable, WorkerBin::Path),
+            chaos: self.chaos,
             ..Settings::default()
         };
         if !self.rtc_ip.is_empty() {
@@ -173,6 +178,14 @@ mod tests {
         ] {
             let settings = serve(args).unwrap().settings().unwrap();
             assert_eq!(settings.worker_bin, expected);
+        }
+    }
+
+    #[test]
+    fn workers_obey_only_for_chaos() {
+        for (args, expected) in [(&[][..], false), (&["--chaos"], true)] {
+            let settings = serve(args).unwrap().settings().unwrap();
+            assert_eq!(settings.chaos, expected);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod cli;
 mod envelope;
+mod faults;
 mod http;
 mod rooms;
 mod signal;
@@ -67,8 +68,11 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     if tls.is_none() && !serve.listen.ip().is_loopback() {
         tracing::warn!("browsers give no camera to plain HTTP from elsewhere: see --tls-cert");
     }
+    if serve.chaos {
+        tracing::warn!("whoever opens the page can end workers: --chaos");
+    }
     let server = Server::new(settings).await.context("cannot start")?;
-    let app = http::app(Arc::new(Rooms::new(server.clone())));
+    let app = http::app(Arc::new(Rooms::new(server.clone())), serve.chaos);
 
     let stop = asked_to_stop()?;
     let handle = Handle::new();

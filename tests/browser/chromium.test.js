@@ -6,7 +6,7 @@ import { after, afterEach, before, test } from "node:test";
 import { drawDevices, keepResolution } from "./devices.js";
 import {
   PATIENCE_MS, eventually, expectMedia, expectStill, joinCall, keepScreenshot, launchChromium, openPage, callUrl,
-  receivedFrom, removeScratch, startServer, statsOf,
+  receivedFrom, removeScratch, startServer, statsOf, watchBanner,
 } from "./rig.js";
 
 const LIMIT = { timeout: 120_000 };
@@ -266,15 +266,6 @@ const longestGap = (page, peer) => page.evaluate((peer) => {
     setTimeout(() => resolve(Math.max(longest, performance.now() - last)), 2000);
   });
 }, peer);
-
-/** Watches for anything the page says of trouble. */
-const watchBanner = (page) => page.evaluate(() => {
-  window.seen = [];
-  new MutationObserver(() => {
-    const banner = document.getElementById("banner");
-    if (!banner.hidden) window.seen.push(document.getElementById("banner-text").textContent);
-  }).observe(document.getElementById("banner"), { attributes: true, childList: true, subtree: true });
-});
 
 test("a worker's death is not an event for the people in the call", LIMIT, async (t) => {
   if (process.env.BROTH_WORKER) {
