@@ -6,6 +6,8 @@ import { Strip } from "./strip.js";
 /** A death so soon after a fault is its effect. */
 const EFFECT_MS = 3_000;
 
+const DEEDS = { kill: "was killed", stop: "was stopped", abort: "aborted" };
+
 export class Chaos {
   #strips = new Map();
   #room = null;
@@ -62,7 +64,7 @@ export class Chaos {
   }
 
   #handle({ state, pid, fault, gapMs }) {
-    if (state === "fault") this.#mark(`Worker ${pid}: ${fault}.`);
+    if (state === "fault") this.#mark(`Worker ${pid} ${DEEDS[fault] ?? `got ${fault}`}.`);
     // Killed by somebody else.
     if (state === "dead" && performance.now() - this.#markedAt > EFFECT_MS) {
       this.#mark(`Worker ${this.#pid} died.`);
@@ -80,7 +82,8 @@ export class Chaos {
 
   #show(worker) {
     document.getElementById("chaos-worker").textContent = worker;
-    document.getElementById("chaos-survived").textContent = `${this.#survived} survived`;
+    const deaths = this.#survived === 1 ? "death" : "deaths";
+    document.getElementById("chaos-survived").textContent = this.#survived ? `${this.#survived} ${deaths} survived` : "";
     Object.assign(this.#panel.dataset, { pid: this.#pid, survived: this.#survived });
   }
 

@@ -1,5 +1,5 @@
 // A strip along a tile: one bar for each interval between two frames, as high as the interval is
-// long, and a line where a fault was made.
+// long, a line where a fault was made, and the longest interval after it in red.
 
 import { Frames, WINDOW_MS } from "./gaps.js";
 
@@ -78,7 +78,9 @@ export class Strip {
     const x = (time) => width - ((now - time) * width) / SHOWN_MS;
     const style = getComputedStyle(this.#canvas);
     const [plain, struck, line] = ["--bar", "--bar-struck", "--mark"].map((name) => style.getPropertyValue(name));
-    const isStruck = ([begin, end]) => this.#marks.some((mark) => begin <= mark && end > mark);
+    const costs = this.#marks.map((mark) => this.#frames.longestAfter(mark, now));
+    const isStruck = ([begin, end]) =>
+      this.#marks.some((mark, index) => end > mark && begin < mark + WINDOW_MS && end - begin >= costs[index]);
     for (const interval of this.#frames.intervals(now - SHOWN_MS, now)) {
       const [begin, end] = interval;
       const bar = Math.max(2, Math.min(1, (end - begin) / FULL_MS) * height);
