@@ -21,14 +21,14 @@ export class Frames {
     this.#times = [];
   }
 
-  /** The intervals `[begin, end]` that end after `from`; the last one has not ended at `now`. */
+  /** The intervals `[begin, end]` that end after `from`; the one under way at `now` ends there. */
   intervals(from, now) {
-    const ends = [...this.#times, now];
+    const ends = [...this.#times.filter((time) => time < now), now];
     const intervals = ends.slice(1).map((end, index) => [ends[index], end]);
     return intervals.filter(([begin, end]) => end > from && end > begin);
   }
 
-  /** The longest interval that begins and ends in the window before `fault`; 0 if there is none. */
+  /** The longest interval between two frames in the window before `fault`; 0 if there is none. */
   longestBefore(fault) {
     const before = this.intervals(fault - WINDOW_MS, fault).slice(0, -1);
     return longest(before.filter(([begin]) => begin >= fault - WINDOW_MS));
