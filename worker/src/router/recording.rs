@@ -57,6 +57,12 @@ impl Router {
         for (key, _) in &self.transports {
             self.count_senders(key);
         }
+        // Nothing was read so far.
+        for (_, producer) in &mut self.producers {
+            for stream in &mut producer.streams {
+                stream.keyframes.merge_requests();
+            }
+        }
     }
 
     /// Sends what this router alone can: nothing is left to be done by its successor, which begins
