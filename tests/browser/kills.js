@@ -26,6 +26,7 @@ const WINDOW_MS = 2_000;
 const SPREAD_MS = 600;
 /** How long a call runs before it is measured: bit rates and jitter buffers find their level. */
 const SETTLE_MS = 8_000;
+const ROOM = "kills";
 
 const options = readOptions();
 const server = await startServer({ chaos: true });
@@ -71,7 +72,7 @@ async function openCall() {
     watchSocket(page);
     // Its panel and strips would cost more than they show.
     await page.route("**/api/config", (route) => route.fulfill({ json: { chaos: false } }));
-    await page.goto(callUrl(server, "kills", name, { width, height, fps }));
+    await page.goto(callUrl(server, ROOM, name, { width, height, fps }));
     await page.waitForFunction(() => window.broth?.state === "joined", null, { timeout: PATIENCE_MS });
     pages.push(page);
   }
@@ -84,6 +85,7 @@ async function openCall() {
 }
 
 async function kill(pages) {
+  const gaps = await serverGaps();
   const first = await states(pages);
   let before = first;
   const rounds = [];
@@ -102,6 +104,7 @@ async function kill(pages) {
     const after = await states(pages);
     const round = {
       pid,
+      serverMs: gaps.at(-1),
       quiet: { ...quiet, counts: difference(before, between) },
       killed: { ...killed, counts: difference(between, after) },
       isRecovered: killed.isFlowing && after.every(({ joins }) => joins === 1),
@@ -117,6 +120,26 @@ async function kill(pages) {
     }
   }
   return rounds;
+}
+
+/** How long the room was without a worker, as the server says it: grows with each death. */
+async function serverGaps() {
+  const { body } = await fetch(`${server.url}/api/chaos?${new URLSearchParams({ room: ROOM })}`);
+  const gaps = [];
+  const read = async () => {
+    let text = "";
+    for await (const bytes of body.pipeThrough(new TextDecoderStream())) {
+      const events = (text + bytes).split("\n\n");
+      text = events.pop();
+      for (const event of events.filter((event) => event.startsWith("data:"))) {
+        const { gapMs } = JSON.parse(event.slice("data:".length));
+        if (gapMs !== undefined) gaps.push(gapMs);
+      }
+    }
+  };
+  // It ends with the room or the server.
+  read().catch(() => {});
+  return gaps;
 }
 
 /** Makes the fault; returns the process id of the worker that has it. */
@@ -187,6 +210,7 @@ function summarize(rounds) {
     untouched: count(({ isUntouched }) => isUntouched),
     silent: count(({ messages }) => messages.length === 0),
     withoutKeyFrame: count(({ killed }) => killed.counts.keyFramesDecoded === 0),
+    server: percentiles(rounds.map(({ serverMs }) => serverMs)),
     inexactSounds: count(({ killed, quiet }) => !killed.isExact || !quiet.isExact),
     picture: spread("gapMs"),
     sound: spread("concealedMs"),
@@ -200,13 +224,14 @@ function percentiles(values) {
   return { p50: at(0.5), p95: at(0.95), max: sorted.at(-1) };
 }
 
-function say(number, { killed, quiet, isRecovered, isUntouched, messages }) {
+function say(number, { serverMs, killed, quiet, isRecovered, isUntouched, messages }) {
   const figures = ({ gapMs, concealedMs }) => `picture ${gapMs.toFixed(0)} ms, sound ${concealedMs.toFixed(0)} ms`;
   const { keyFramesDecoded, packetsAskedOfSenders } = killed.counts;
   const faults = [!isRecovered && "NOT RECOVERED", !isUntouched && "ICE OR DTLS MOVED", messages.length && "SIGNALLED"];
   console.log(
     [
       `kill ${number}: ${figures(killed)} (without: ${figures(quiet)})`,
+      `server ${serverMs?.toFixed(0)} ms`,
       `${keyFramesDecoded} key frames, ${packetsAskedOfSenders} packets asked for`,
       ...faults.filter(Boolean),
     ].join("; "),
@@ -229,6 +254,7 @@ function print(result) {
     row("  above", above);
     row("  each above the one before it", paired);
   }
+  row("server without a worker", result.server);
   console.log(`\nrecovered ${result.recovered} of ${kills}`);
   console.log(`ICE and DTLS untouched in ${result.untouched}, nothing signalled in ${result.silent}`);
   console.log(`no key frame decoded in ${result.withoutKeyFrame}`);
