@@ -24,10 +24,14 @@ const wants = { mic: query.get("audio") !== "0", camera: query.get("video") !== 
 const preview = { mic: null, camera: null, meter: null };
 let call = null;
 let statsTimer;
+/** The panel that ends workers, where the server allows that. */
+let chaos = null;
 
 const tiles = new Tiles($("stage"), {
   profile: (name, profile) => call?.setProfile(name, profile),
   soundBlocked: (play) => toast("Your browser keeps the sound off.", "Turn on", play),
+  added: (tile) => chaos?.add(tile),
+  removed: (tile) => chaos?.remove(tile),
 });
 
 // Lobby
@@ -197,10 +201,12 @@ function openCall() {
   history.replaceState(null, "", address);
   clearInterval(statsTimer);
   statsTimer = setInterval(showStats, STATS_INTERVAL_MS);
+  chaos?.enter(call.room);
 }
 
 function closeCall(error) {
   clearInterval(statsTimer);
+  chaos?.leave();
   tiles.render({ state: "left", peers: [] });
   call = null;
   showError(error);
@@ -309,6 +315,15 @@ function inventRoom() {
 
 // Start
 
+/** What the server offers beside calls; an older one says nothing of it. */
+async function readConfig() {
+  try {
+    return await (await fetch("api/config")).json();
+  } catch {
+    return {};
+  }
+}
+
 $("name").value = query.get("name") ?? remembered();
 $("room").value = query.get("room") ?? inventRoom();
 $("join-form").addEventListener("submit", (event) => {
@@ -347,5 +362,9 @@ window.broth = Object.freeze({
   ),
 });
 
+if ((await readConfig()).chaos) {
+  const { Chaos } = await import("./chaos.js");
+  chaos = new Chaos();
+}
 await openLobby();
 if (query.get("join") === "1" && !obstacle()) await join();

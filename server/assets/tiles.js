@@ -3,7 +3,10 @@
 import { PROFILES } from "./call.js";
 import { place } from "./layout.js";
 
-/** Shows a call's people in `stage`; `on` has `profile(name, profile)` and `soundBlocked(play)`. */
+/**
+ * Shows a call's people in `stage`; `on` has `profile(name, profile)`, `soundBlocked(play)`, and
+ * `added` and `removed`, which are given a tile's element.
+ */
 export class Tiles {
   #stage;
   #on;
@@ -22,6 +25,7 @@ export class Tiles {
     const wanted = describe(call);
     for (const [key, tile] of this.#tiles) {
       if (wanted.some((view) => view.key === key)) continue;
+      this.#on.removed(tile.element);
       tile.remove();
       this.#tiles.delete(key);
     }
@@ -30,6 +34,7 @@ export class Tiles {
         const tile = new Tile(view, (profile) => this.#on.profile(view.name, profile));
         this.#tiles.set(view.key, tile);
         this.#stage.append(tile.element);
+        this.#on.added(tile.element);
       }
       this.#tiles.get(view.key).update(view);
     }

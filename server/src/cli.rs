@@ -68,6 +68,10 @@ pub(crate) struct Serve {
     /// Private key (PEM) of the certificate.
     #[arg(long, env = "BROTH_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
+    /// Adds a panel to the page that ends workers in the middle of a call, for demonstrations.
+    /// Anybody who can open the page can press its buttons.
+    #[arg(long, env = "BROTH_CHAOS")]
+    pub(crate) chaos: bool,
 }
 
 /// Where certificate and key of the HTTPS server are.
@@ -92,6 +96,7 @@ impl Serve {
                 age: self.recycle_age.map(Duration::from_secs),
             },
             crash_dir: self.crash_dir.clone(),
+            chaos: self.chaos,
             ..Settings::default()
         };
         if !self.rtc_ip.is_empty() {
@@ -233,6 +238,14 @@ mod tests {
         let given = serve(&["--crash-dir", "/var/crash/broth"]).unwrap();
         let expected = Some("/var/crash/broth".into());
         assert_eq!(given.settings().unwrap().crash_dir, expected);
+    }
+
+    #[test]
+    fn workers_obey_only_for_chaos() {
+        for (args, expected) in [(&[][..], false), (&["--chaos"], true)] {
+            let settings = serve(args).unwrap().settings().unwrap();
+            assert_eq!(settings.chaos, expected);
+        }
     }
 
     #[test]

@@ -14,8 +14,10 @@ use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use rust_embed::RustEmbed;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::cli::TlsFiles;
+use crate::faults;
 use crate::rooms::{Rooms, VideoCodec};
 use crate::signal::{self, MESSAGE_BYTES_MAX, Visitor};
 use crate::stream;
@@ -31,13 +33,16 @@ const CONTENT_SECURITY_POLICY: &str =
 #[folder = "assets/"]
 struct Assets;
 
-/// Everything there is to ask for.
-pub(crate) fn app(rooms: Arc<Rooms>) -> Router {
+/// Everything there is to ask for; with `has_chaos` faults, too.
+pub(crate) fn app(rooms: Arc<Rooms>, has_chaos: bool) -> Router {
+    let config = json!({ "chaos": has_chaos });
     Router::new()
         .route("/healthz", get(health))
         .route("/stats", get(stats))
         .route("/ws", get(socket))
         .route("/ws/stream", get(stream_socket))
+        .route("/api/config", get(async move || Json(config)))
+        .merge(faults::routes(Arc::clone(&rooms), has_chaos))
         .fallback(get(asset))
         .with_state(rooms)
 }
@@ -154,7 +159,7 @@ async fn stream_socket(
 }
 
 /// Whether a browser that asks shows a page of this server; what is no browser says nothing.
-fn is_own_page(headers: &HeaderMap) -> bool {
+pub(crate) fn is_own_page(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else {
         return true;
     };
@@ -273,6 +278,9 @@ mod tests {
             "call.js",
             "signal.js",
             "tiles.js",
+            "chaos.js",
+            "strip.js",
+            "gaps.js",
         ] {
             assert!(Assets::get(path).is_some(), "{path}");
         }

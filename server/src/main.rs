@@ -2,6 +2,7 @@
 
 mod cli;
 mod envelope;
+mod faults;
 mod http;
 mod rooms;
 mod signal;
@@ -71,8 +72,11 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     // Before anybody puts another file there: then the path of this one is not told any more.
     let worker_path = serve.worker_path()?;
     let upgrades = asked_to_upgrade()?;
+    if serve.chaos {
+        tracing::warn!("whoever opens the page can end workers: --chaos");
+    }
     let server = Server::new(settings).await.context("cannot start")?;
-    let app = http::app(Arc::new(Rooms::new(server.clone())));
+    let app = http::app(Arc::new(Rooms::new(server.clone())), serve.chaos);
 
     let stop = asked_to_stop()?;
     let handle = Handle::new();

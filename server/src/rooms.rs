@@ -85,14 +85,23 @@ impl Rooms {
         }
     }
 
+    /// The server the rooms are on.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The room of that name; the error says that there is none.
+    pub(crate) fn room(&self, name: &str) -> Result<Room, String> {
+        let open = self.lock();
+        let made = open.get(name).and_then(|open| open.made.get());
+        let room = made.map(|made| &made.room).filter(|room| !room.closed());
+        room.cloned()
+            .ok_or_else(|| format!("there is no room {name:?}"))
+    }
+
     /// Who is called `name` in a room; the error says what is not there.
     pub(crate) fn peer(&self, room: &str, name: &str) -> Result<Peer, String> {
-        let open = self.lock();
-        let made = open.get(room).and_then(|open| open.made.get());
-        let Some(made) = made.filter(|made| !made.room.closed()) else {
-            return Err(format!("there is no room {room:?}"));
-        };
-        let peer = made.room.get_peer_by_name(name);
+        let peer = self.room(room)?.get_peer_by_name(name);
         peer.ok_or_else(|| format!("nobody in the room {room:?} is called {name:?}"))
     }
 

@@ -3,10 +3,10 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
-import { drawDevices } from "./devices.js";
+import { drawDevices, keepResolution } from "./devices.js";
 import {
   PATIENCE_MS, eventually, expectMedia, expectStill, joinCall, keepScreenshot, launchChromium, openPage, callUrl,
-  receivedFrom, removeScratch, startServer, statsOf,
+  receivedFrom, removeScratch, startServer, statsOf, watchBanner,
 } from "./rig.js";
 
 const LIMIT = { timeout: 120_000 };
@@ -29,7 +29,7 @@ afterEach(async () => {
   for (const context of browser.contexts()) await context.close();
 });
 
-const join = (room, name, more) => joinCall(browser, server, room, name, more);
+const join = (room, name, more, prepare) => joinCall(browser, server, room, name, more, prepare);
 
 function assertNoFaults(...pages) {
   for (const page of pages) assert.deepEqual(page.faults, []);
@@ -227,7 +227,7 @@ test("a receiver switches between the profiles of a simulcast camera", LIMIT, as
     return;
   }
   const size = { width: 1280, height: 720, fps: 10 };
-  const ann = await join("simulcast", "ann", { simulcast: 1, ...size });
+  const ann = await join("simulcast", "ann", { simulcast: 1, ...size }, keepResolution);
   const ben = await join("simulcast", "ben", { audio: 0, video: 0 });
   await eventually("three layers are sent", async () => {
     const layers = (await statsOf(ann)).sent.video?.layers ?? [];
@@ -266,15 +266,6 @@ const longestGap = (page, peer) => page.evaluate((peer) => {
     setTimeout(() => resolve(Math.max(longest, performance.now() - last)), 2000);
   });
 }, peer);
-
-/** Watches for anything the page says of trouble. */
-const watchBanner = (page) => page.evaluate(() => {
-  window.seen = [];
-  new MutationObserver(() => {
-    const banner = document.getElementById("banner");
-    if (!banner.hidden) window.seen.push(document.getElementById("banner-text").textContent);
-  }).observe(document.getElementById("banner"), { attributes: true, childList: true, subtree: true });
-});
 
 test("a worker's death is not an event for the people in the call", LIMIT, async (t) => {
   if (process.env.BROTH_WORKER) {

@@ -1,5 +1,6 @@
-// A drawn person and a spoken tone instead of the browser's fake devices, which beep too softly to
-// be heard as speech and look like nobody. `script` runs in the page before its own scripts.
+// What pages send. A drawn person and a spoken tone instead of the browser's fake devices, which
+// beep too softly to be heard as speech and look like nobody. All of it runs in the page before its
+// own scripts.
 
 const LOOKS = [
   { wall: ["#f3c9a5", "#d98f6c"], skin: "#f0c3a0", hair: "#3b2418", shirt: "#2f5d8a", long: true, plant: true },
@@ -11,6 +12,19 @@ const LOOKS = [
 /** Gives `context`'s pages the devices of the look numbered `index`; who `speaks` makes sound. */
 export async function drawDevices(context, index, speaks) {
   await context.addInitScript(script, { look: LOOKS[index % LOOKS.length], phase: index, speaks });
+}
+
+/**
+ * Makes `context`'s pages send fewer frames when the processor is busy, not smaller ones: of a
+ * picture that was made smaller for that reason Chromium sends no third layer.
+ */
+export async function keepResolution(context) {
+  await context.addInitScript(() => {
+    const { setParameters } = RTCRtpSender.prototype;
+    RTCRtpSender.prototype.setParameters = function (parameters) {
+      return setParameters.call(this, { ...parameters, degradationPreference: "maintain-resolution" });
+    };
+  });
 }
 
 function script({ look, phase, speaks }) {

@@ -29,10 +29,11 @@ export function serverBinary() {
 }
 
 /** Starts a server and waits until it is healthy. */
-export async function startServer({ rtcIp = "127.0.0.1", workers = 1 } = {}) {
+export async function startServer({ rtcIp = "127.0.0.1", workers = 1, chaos = false } = {}) {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   const args = ["serve", "--listen", `127.0.0.1:${port}`, "--rtc-ip", rtcIp, "--workers", `${workers}`];
+  if (chaos) args.push("--chaos");
   const child = spawn(serverBinary(), args, { stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
@@ -116,9 +117,9 @@ export function callUrl(server, room, name, more = {}) {
   return `${server.url}/?${query}`;
 }
 
-/** Opens a page of its own context in the call and waits until it has joined. */
-export async function joinCall(browser, server, room, name, more = {}) {
-  const page = await openPage(browser, callUrl(server, room, name, more));
+/** Opens a page of its own context in the call and waits until it has joined; `prepare` may change the context. */
+export async function joinCall(browser, server, room, name, more = {}, prepare = undefined) {
+  const page = await openPage(browser, callUrl(server, room, name, more), prepare);
   await page.waitForFunction(() => window.broth?.state === "joined", null, { timeout: PATIENCE_MS });
   return page;
 }
@@ -168,6 +169,15 @@ export async function expectMedia(page, peer, { video = true, audio = true } = {
     () => receivedFrom(page, peer),
   );
 }
+
+/** Keeps in the page's `seen` whatever its banner says of trouble. */
+export const watchBanner = (page) => page.evaluate(() => {
+  window.seen = [];
+  new MutationObserver(() => {
+    const banner = document.getElementById("banner");
+    if (!banner.hidden) window.seen.push(document.getElementById("banner-text").textContent);
+  }).observe(document.getElementById("banner"), { attributes: true, childList: true, subtree: true });
+});
 
 /** Waits until `read()` gives the same number for `quietMs`. */
 export async function expectStill(what, read, quietMs = 1_500) {

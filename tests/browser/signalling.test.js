@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { launchChromium, openPage, removeScratch, startServer } from "./rig.js";
+import { eventually, launchChromium, openPage, removeScratch, startServer } from "./rig.js";
 
 const LIMIT = { timeout: 60_000 };
 
@@ -97,6 +97,67 @@ test("pages of other sites are refused", LIMIT, async () => {
   const end = await talk({ room: "other", name: "other" }, [request(1, queryRoom)], other);
   assert.deepEqual(end.answers, []);
   await other.context().close();
+});
+
+/** Asks for a fault from a page; returns the status and the answer. */
+const order = (body, at, from) =>
+  from.evaluate(
+    async ([url, body]) => {
+      const response = await fetch(url, { method: "POST", body });
+      return [response.status, await response.json()];
+    },
+    [`${at.url}/api/chaos`, body],
+  );
+
+test("faults are refused where nobody asked for chaos", LIMIT, async () => {
+  const error = "chaos is not enabled: start the server with --chaos";
+  const { workers: [{ pid }] } = await server.stats();
+  assert.deepEqual(await order('{"worker":0,"fault":"kill"}', server, page), [403, { error }]);
+  const watch = await fetch(`${server.url}/api/chaos?room=any`);
+  assert.deepEqual([watch.status, await watch.json()], [403, { error }]);
+  assert.deepEqual(await (await fetch(`${server.url}/api/config`)).json(), { chaos: false });
+  assert.equal((await server.stats()).workers[0].pid, pid);
+});
+
+test("faults that cannot be are refused with the reason", LIMIT, async () => {
+  const wild = await startServer({ chaos: true });
+  try {
+    const own = await openPage(browser, `${wild.url}/healthz`);
+    const { workers: [{ pid }] } = await wild.stats();
+    const rows = [
+      ["{", 400, /EOF/],
+      ['{"worker":0}', 400, /missing field `fault`/],
+      ['{"worker":0,"fault":"tickle"}', 400, /"tickle" is none of kill, stop, abort/],
+      ['{"fault":"kill"}', 400, /either a room or a worker/],
+      ['{"worker":7,"fault":"kill"}', 404, /no worker 7/],
+      ['{"room":"nowhere","fault":"kill"}', 404, /no room "nowhere"/],
+    ];
+    for (const [body, status, text] of rows) {
+      const [gotStatus, { error }] = await order(body, wild, own);
+      assert.equal(gotStatus, status, body);
+      assert.match(error, text);
+    }
+    const stranger = await fetch(`${wild.url}/api/chaos`, {
+      method: "POST",
+      headers: { origin: "http://elsewhere.example" },
+      body: '{"worker":0,"fault":"kill"}',
+    });
+    assert.equal(stranger.status, 403);
+    assert.match((await stranger.json()).error, /another site's/);
+    for (const [query, status] of [["", 400], ["?room=nowhere", 404]]) {
+      assert.equal((await fetch(`${wild.url}/api/chaos${query}`)).status, status);
+    }
+    assert.equal((await wild.stats()).workers[0].pid, pid);
+
+    assert.deepEqual(await order('{"worker":0,"fault":"kill"}', wild, own), [200, { worker: 0, pid, fault: "kill" }]);
+    await eventually("another worker is there", async () => {
+      const { workers: [worker] } = await wild.stats();
+      return worker && worker.pid !== pid;
+    });
+    await own.context().close();
+  } finally {
+    await wild.stop();
+  }
 });
 
 test("no room and no peer is left behind", LIMIT, async () => {

@@ -62,7 +62,6 @@ impl Consumer {
                 let is_near = numbering.highest_src() < received + u64::from(DROPOUT_MAX);
                 is_near.then_some((stream, received, numbering))
             });
-            sending.unrepeatable = Some(highest);
             sending.numbering = match source {
                 Some((stream, received, numbering)) => {
                     has_hole = stream.has_lost || numbering.highest_src() > received;
@@ -73,6 +72,8 @@ impl Consumer {
                 }
                 None => Numbering::resumed_unsynced(highest),
             };
+            // Where there is a hole a key frame is asked for now: not again when receivers see it.
+            sending.unrepeatable = (!has_hole).then_some(highest);
             let newest = counters[NEWEST_TS] as u32;
             sending.ts = TsOffset::resumed(now, record.ts_offset, newest);
             let newest = counters[NEWEST_PICTURE];

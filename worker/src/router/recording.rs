@@ -71,6 +71,12 @@ impl Router {
         for entry in transports.chain(inbound).chain(streams).chain(consumers) {
             self.recorder.remove(entry);
         }
+        // Nothing was read so far.
+        for (_, producer) in &mut self.producers {
+            for stream in &mut producer.streams {
+                stream.keyframes.merge_requests();
+            }
+        }
     }
 
     /// Sends what this router alone can: nothing is left to be done by its successor, which begins

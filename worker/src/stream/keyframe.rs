@@ -42,6 +42,11 @@ impl KeyFrameLimiter {
         self.is_wanted_again = false;
     }
 
+    /// Nothing came since the first request: the next key frame is for everybody who asked.
+    pub fn merge_requests(&mut self) {
+        self.is_wanted_again = false;
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let asked_at = self.asked_at?;
@@ -83,6 +88,10 @@ mod tests {
                 let is_sent = match *what {
                     "want" => limiter.request(now, false),
                     "force" => limiter.request(now, true),
+                    "merge" => {
+                        limiter.merge_requests();
+                        false
+                    }
                     "key" => {
                         limiter.handle_keyframe(now);
                         false
@@ -118,6 +127,18 @@ mod tests {
                 &[0, 1000],
             ),
             (&[(0, "want"), (10, "force"), (50, "key")], &[0, 10]),
+            (&[(0, "want"), (1, "want"), (2, "merge"), (50, "key")], &[0]),
+            (
+                &[
+                    (0, "want"),
+                    (1, "want"),
+                    (2, "merge"),
+                    (3, "want"),
+                    (50, "key"),
+                ],
+                &[0, 1000, 2000, 3000],
+            ),
+            (&[(2, "merge")], &[]),
             (
                 &[(0, "want"), (50, "key"), (1500, "want"), (1550, "key")],
                 &[0, 1500],
