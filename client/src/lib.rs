@@ -7,4 +7,5 @@ pub mod peer;
 pub mod recv_track;
 pub mod rtp;
 pub mod send_track;
+pub mod stamped;
 pub mod worker;
