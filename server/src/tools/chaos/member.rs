@@ -47,10 +47,21 @@ pub(super) struct Member {
     dropped: u32,
 }
 
+/// A packet that never came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// The stream's number among those of all rooms.
+    pub(super) stream: usize,
+    pub(super) is_audio: bool,
+    /// When a later one came.
+    pub(super) at: Micros,
+}
+
 /// A stream that it receives.
 pub(super) struct Received {
     /// Its number among those of all rooms.
     stream: usize,
+    is_audio: bool,
     ssrc: u32,
     rtx_ssrc: Option<u32>,
     track: RecvTrack<Micros>,
@@ -59,9 +70,10 @@ pub(super) struct Received {
 }
 
 impl Received {
-    pub(super) fn new(stream: usize, ssrc: u32, rtx_ssrc: Option<u32>) -> Self {
+    pub(super) fn new(stream: usize, is_audio: bool, ssrc: u32, rtx_ssrc: Option<u32>) -> Self {
         Self {
             stream,
+            is_audio,
             ssrc,
             rtx_ssrc,
             track: RecvTrack::default(),
@@ -70,11 +82,14 @@ impl Received {
         }
     }
 
-    /// What never came: the stream's number, and when that was noticed.
-    pub(super) fn into_lost(self) -> impl Iterator<Item = (usize, Micros)> {
-        let stream = self.stream;
+    /// What never came.
+    pub(super) fn into_lost(self) -> impl Iterator<Item = Lost> {
         let lost = self.track.into_lost().into_iter();
-        lost.map(move |at| (stream, at))
+        lost.map(move |at| Lost {
+            stream: self.stream,
+            is_audio: self.is_audio,
+            at,
+        })
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use crate::asked_to_stop;
 use measure::Window;
 use options::Load;
-use report::{Hit, HitRoom, Report};
+use report::{Hit, HitRoom, Losses, Report};
 use traffic::{Marked, Traffic};
 use verify::Verification;
 
@@ -129,6 +129,7 @@ impl Rig<'_> {
         if let Some(verification) = verification {
             verification.before_faults(self.server).await?;
         }
+        tracing::info!("everything flows");
         if self.stay_calm(stop.as_mut()).await? {
             return Ok(true);
         }
@@ -270,7 +271,7 @@ impl Rig<'_> {
                 media_gap: window.gap(streams),
                 flows_after: flows_at.map(after),
                 key_frames: window.key_frames(room),
-                lost: 0,
+                lost: Losses::default(),
             })
         };
         Hit {

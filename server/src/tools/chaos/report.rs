@@ -1,6 +1,7 @@
 //! What became of the rooms and their media, summed up by fault and by room.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use broth::chaos::{Fate, Fault, Spread};
@@ -22,7 +23,7 @@ pub(super) struct Report {
     /// In windows without a fault: a room, and its longest time without a packet.
     pub(super) calm: Vec<(usize, Duration)>,
     /// Packets that were lost without a fault, or in rooms of other workers.
-    pub(super) lost_otherwise: u64,
+    pub(super) lost_otherwise: Losses,
     pub(super) checks: Checks,
     /// Whether it was ended before all was done.
     pub(super) is_interrupted: bool,
@@ -53,8 +54,27 @@ pub(super) struct HitRoom {
     pub(super) flows_after: Option<Duration>,
     /// Key frames that senders were asked for.
     pub(super) key_frames: u32,
-    /// Packets that never came.
-    pub(super) lost: u32,
+    pub(super) lost: Losses,
+}
+
+/// Packets that never came. Only video is asked for once more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    pub(super) video: u64,
+    pub(super) audio: u64,
+}
+
+impl Losses {
+    pub(super) fn all(self) -> u64 {
+        self.video + self.audio
+    }
+}
+
+impl AddAssign for Losses {
+    fn add_assign(&mut self, other: Self) {
+        self.video += other.video;
+        self.audio += other.audio;
+    }
 }
 
 impl HitRoom {
@@ -78,7 +98,7 @@ pub(super) struct Summary {
     pub(super) room_gap: Spread,
     pub(super) media_gap: Spread,
     pub(super) flows_after: Spread,
-    pub(super) lost: u64,
+    pub(super) lost: Losses,
     /// Of the packets due in the seconds around the faults, in percent.
     pub(super) lost_percent: f64,
     pub(super) key_frames: u64,
@@ -91,7 +111,7 @@ impl Report {
             window,
             hits: Vec::new(),
             calm: Vec::new(),
-            lost_otherwise: 0,
+            lost_otherwise: Losses::default(),
             checks: Checks::default(),
             is_interrupted: false,
             verified: None,
@@ -101,15 +121,16 @@ impl Report {
     /// Takes what is known in the end.
     pub(super) fn take(&mut self, totals: Totals) {
         self.checks = totals.checks;
-        for (stream, at) in totals.lost {
-            let room = stream / self.load.streams().max(1);
-            let behind = self.hits.partition_point(|hit| hit.from <= at);
+        for lost in totals.lost {
+            let room = lost.stream / self.load.streams().max(1);
+            let behind = self.hits.partition_point(|hit| hit.from <= lost.at);
             let hit = behind.checked_sub(1).map(|last| &mut self.hits[last]);
-            let hit = hit.filter(|hit| at < hit.to);
+            let hit = hit.filter(|hit| lost.at < hit.to);
             let room = hit.and_then(|hit| hit.rooms.iter_mut().find(|hit| hit.room == room));
-            match room {
-                Some(room) => room.lost += 1,
-                None => self.lost_otherwise += 1,
+            let losses = room.map_or(&mut self.lost_otherwise, |room| &mut room.lost);
+            match lost.is_audio {
+                true => losses.audio += 1,
+                false => losses.video += 1,
             }
         }
     }
@@ -204,7 +225,7 @@ impl Report {
             "withoutFault": {
                 "windows": self.calm.len(),
                 "mediaGapMs": spread(self.calm(None)),
-                "lost": self.lost_otherwise,
+                "lost": losses(self.lost_otherwise),
             },
             "packets": {
                 "sent": self.checks.sent,
@@ -249,7 +270,7 @@ impl Report {
             media_gaps.push(room.media_gap);
             flows.extend(room.flows_after);
             summary.key_frames += u64::from(room.key_frames);
-            summary.lost += u64::from(room.lost);
+            summary.lost += room.lost;
         }
         summary.recovered = room_gaps.len();
         summary.room_gap = Spread::of(room_gaps);
@@ -257,7 +278,7 @@ impl Report {
         summary.flows_after = Spread::of(flows);
         let due = self.load.due_per_second() * summary.hit as f64;
         if due > 0.0 {
-            summary.lost_percent = summary.lost as f64 * 100.0 / due;
+            summary.lost_percent = summary.lost.all() as f64 * 100.0 / due;
         }
         summary
     }
@@ -275,7 +296,7 @@ impl Summary {
             "roomGapMs": spread(self.room_gap),
             "mediaGapMs": spread(self.media_gap),
             "flowsAfterMs": spread(self.flows_after),
-            "lost": self.lost,
+            "lost": losses(self.lost),
             "lostPercent": self.lost_percent,
             "keyFramesAsked": self.key_frames,
         })
@@ -285,6 +306,10 @@ impl Summary {
 fn all_flow<'h>(hits: impl Iterator<Item = &'h Hit>) -> Spread {
     let last = |hit: &Hit| hit.rooms.iter().filter_map(|room| room.flows_after).max();
     Spread::of(hits.filter_map(last).collect())
+}
+
+fn losses(lost: Losses) -> Value {
+    json!({ "video": lost.video, "audio": lost.audio })
 }
 
 fn spread(spread: Spread) -> Value {
@@ -302,6 +327,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::tools::chaos::leftovers::Held;
+    use crate::tools::chaos::member::Lost;
 
     fn millis(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -317,7 +343,7 @@ pub(super) mod tests {
             media_gap: millis(media_gap),
             flows_after: Some(millis(gap + 2)),
             key_frames: 1,
-            lost: 0,
+            lost: Losses::default(),
         }
     }
 
@@ -356,33 +382,39 @@ pub(super) mod tests {
     #[test]
     fn faults_and_rooms_are_summed_up_each() {
         let mut report = report();
+        let lost = |stream, at| Lost {
+            stream,
+            is_audio: stream % 2 == 1,
+            at,
+        };
         report.take(Totals {
-            // Two streams per room: room 0 at the first fault, room 1 at the second, between.
             lost: vec![
-                (0, 1_000_000),
-                (1, 1_499_999),
-                (3, 2_100_000),
-                (0, 1_500_000),
-                (0, 5),
+                lost(0, 1_000_000),
+                lost(1, 1_499_999),
+                lost(3, 2_100_000),
+                lost(0, 1_500_000),
+                lost(0, 5),
             ],
             checks: Checks::default(),
         });
-        assert_eq!(report.lost_otherwise, 2);
+        let losses = |video, audio| Losses { video, audio };
+        assert_eq!(report.lost_otherwise, losses(2, 0));
         let [kill, stop] = &report.by_fault()[..] else {
             panic!("two kinds of faults");
         };
         assert_eq!((kill.0, kill.1.hit, kill.1.recovered), ("kill", 4, 4));
-        assert_eq!((kill.1.lost, kill.1.lost_percent), (2, 0.5));
+        assert_eq!((kill.1.lost, kill.1.lost_percent), (losses(1, 1), 0.5));
         assert_eq!((kill.1.key_frames, stop.1.key_frames), (3, 2));
         assert_eq!(
             kill.1.room_gap,
             Spread::of([10, 20, 30, 60].map(millis).to_vec())
         );
         assert_eq!(kill.2, Spread::of(vec![millis(22), millis(62)]));
-        assert_eq!((stop.0, stop.1.lost), ("stop", 1));
+        assert_eq!((stop.0, stop.1.lost), ("stop", losses(0, 1)));
         assert_eq!(stop.1.media_gap.max, millis(1040));
         let rooms = report.by_room();
-        assert_eq!((rooms[&0].0.lost, rooms[&1].0.lost), (2, 1));
+        assert_eq!(rooms[&0].0.lost, losses(1, 1));
+        assert_eq!(rooms[&1].0.lost, losses(0, 1));
         assert_eq!(rooms[&0].1, Spread::of(vec![millis(21), millis(22)]));
         assert_eq!(report.total().hit, 6);
         assert!(report.complaints().is_empty());

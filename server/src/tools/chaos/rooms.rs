@@ -2,7 +2,7 @@
 //! connects those clients.
 
 use anyhow::{Context, Result};
-use broth::{Consumer, Peer, Room, RoomMediaCodec, RoomOptions, Server};
+use broth::{Consumer, MediaKind, Peer, Room, RoomMediaCodec, RoomOptions, Server};
 use broth_client::peer::Endpoint;
 use broth_client::rtp::{opus_parameters, vp8_parameters};
 use broth_client::send_track::SendTrack;
@@ -88,7 +88,8 @@ fn received(stream: usize, consumer: &Consumer) -> Result<Received> {
     let encoding = encoding.context("a consumer without an encoding")?;
     let ssrc = encoding.ssrc.context("a consumer without an SSRC")?;
     let rtx_ssrc = encoding.rtx.as_ref().and_then(|rtx| rtx.ssrc);
-    Ok(Received::new(stream, ssrc, rtx_ssrc))
+    let is_audio = consumer.kind() == MediaKind::Audio;
+    Ok(Received::new(stream, is_audio, ssrc, rtx_ssrc))
 }
 
 fn join(room: &Room, name: &str) -> Result<Peer> {

@@ -35,11 +35,8 @@ fn write_to(text: &mut String, report: &Report) -> fmt::Result {
     writeln!(text, "{faults} faults{end}")?;
     for (name, summary, all_flow) in report.by_fault() {
         writeln!(text)?;
-        write_summary(text, name, &summary)?;
-        line(text, "all rooms flow after", all_flow)?;
-        let without = report.calm(None);
-        line(text, "media gap", summary.media_gap)?;
-        line(text, "  without a fault", without)?;
+        write_summary(text, name, &summary, all_flow)?;
+        line(text, "  without a fault", report.calm(None))?;
     }
     writeln!(text)?;
     write_rooms(text, report)?;
@@ -47,7 +44,8 @@ fn write_to(text: &mut String, report: &Report) -> fmt::Result {
     writeln!(
         text,
         "lost without a fault: {}; without room at the clients: {}",
-        report.lost_otherwise, report.checks.dropped
+        report.lost_otherwise.all(),
+        report.checks.dropped
     )?;
     write_verified(text, report)?;
     match report.complaints() {
@@ -58,10 +56,19 @@ fn write_to(text: &mut String, report: &Report) -> fmt::Result {
     }
 }
 
-fn write_summary(text: &mut String, name: &str, summary: &Summary) -> fmt::Result {
+fn write_summary(
+    text: &mut String,
+    name: &str,
+    summary: &Summary,
+    all_flow: Spread,
+) -> fmt::Result {
     writeln!(text, "{name}: {}", counts(summary))?;
-    line(text, "room gap", summary.room_gap)?;
-    line(text, "room flows after", summary.flows_after)
+    if summary.recovered > 0 {
+        line(text, "room gap", summary.room_gap)?;
+        line(text, "room flows after", summary.flows_after)?;
+        line(text, "all rooms flow after", all_flow)?;
+    }
+    line(text, "media gap", summary.media_gap)
 }
 
 fn counts(summary: &Summary) -> String {
@@ -86,7 +93,9 @@ fn counts(summary: &Summary) -> String {
     }
     counts
         + &format!(
-            "; lost {lost} packets ({lost_percent:.3} % of a second's), key frames asked {key_frames}"
+            "; lost {} video and {} audio packets ({lost_percent:.3} % of a second's), key frames \
+             asked {key_frames}",
+            lost.video, lost.audio
         )
 }
 
@@ -163,24 +172,24 @@ mod tests {
 2 rooms of 1 senders and 1 receivers, 100 packets/s to the receivers of each
 3 faults
 
-kill: 4 of 4 rooms recovered; lost 0 packets (0.000 % of a second's), key frames asked 3
+kill: 4 of 4 rooms recovered; lost 0 video and 0 audio packets (0.000 % of a second's), key frames asked 3
   room gap               p50 20.0 ms, p95 60.0 ms, max 60.0 ms
   room flows after       p50 22.0 ms, p95 62.0 ms, max 62.0 ms
   all rooms flow after   p50 22.0 ms, p95 62.0 ms, max 62.0 ms
   media gap              p50 30.0 ms, p95 40.0 ms, max 40.0 ms
     without a fault      p50 22.0 ms, p95 23.0 ms, max 23.0 ms
 
-stop: 2 of 2 rooms recovered; lost 0 packets (0.000 % of a second's), key frames asked 2
+stop: 2 of 2 rooms recovered; lost 0 video and 0 audio packets (0.000 % of a second's), key frames asked 2
   room gap               p50 20.0 ms, p95 40.0 ms, max 40.0 ms
   room flows after       p50 22.0 ms, p95 42.0 ms, max 42.0 ms
   all rooms flow after   p50 42.0 ms, p95 42.0 ms, max 42.0 ms
   media gap              p50 1030.0 ms, p95 1040.0 ms, max 1040.0 ms
     without a fault      p50 22.0 ms, p95 23.0 ms, max 23.0 ms
 
-room 0: 3 of 3 rooms recovered; lost 0 packets (0.000 % of a second's), key frames asked 3
+room 0: 3 of 3 rooms recovered; lost 0 video and 0 audio packets (0.000 % of a second's), key frames asked 3
   media gap              p50 30.0 ms, p95 1030.0 ms, max 1030.0 ms
     without a fault      p50 21.0 ms, p95 22.0 ms, max 22.0 ms
-room 1: 3 of 3 rooms recovered; lost 0 packets (0.000 % of a second's), key frames asked 2
+room 1: 3 of 3 rooms recovered; lost 0 video and 0 audio packets (0.000 % of a second's), key frames asked 2
   media gap              p50 40.0 ms, p95 1040.0 ms, max 1040.0 ms
     without a fault      p50 23.0 ms, p95 23.0 ms, max 23.0 ms
 

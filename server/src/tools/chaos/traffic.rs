@@ -18,7 +18,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
 
 use super::measure::{Micros, Window};
-use super::member::{Common, Member};
+use super::member::{Common, Lost, Member};
 use super::options::Load;
 use super::wire::{Checks, Wire};
 
@@ -45,8 +45,8 @@ enum Command {
 /// What came of everything.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    /// Packets that never came: the stream's number among all, and when that was noticed.
-    pub(super) lost: Vec<(usize, Micros)>,
+    /// Packets that never came.
+    pub(super) lost: Vec<Lost>,
     pub(super) checks: Checks,
 }
 
