@@ -40,6 +40,9 @@ pub enum PeerEvent {
     WorkerDied(String),
     /// Another worker goes on, so long after the death of the last.
     Recovered(Duration),
+    /// Its room was moved to another worker, which took no packets for so long, at most. The client
+    /// need not be told.
+    Moved(Duration),
 }
 
 /// A peer. A cheap handle; dropping it closes nothing.

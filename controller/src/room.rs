@@ -1,5 +1,6 @@
 //! A room: peers that see and hear each other, in one worker.
 
+mod moving;
 pub(crate) mod recovery;
 
 use std::collections::HashMap;
@@ -28,10 +29,12 @@ use crate::room_channel::RoomChannel;
 use crate::rtp_streamer::{RtpStreamer, RtpStreamerOptions};
 use crate::settings::Limits;
 use crate::sockets::{BoundSocket, Ports, Prefer, RoomSockets};
-use crate::supervisor::worker::{Worker, WorkerKind};
+use crate::supervisor::worker::{Places, Worker, WorkerKind};
 use crate::transport::{PlainRtpTransport, Transport};
 use crate::worker_channel::Requests;
 use crate::{lock, random_id, to_its_end};
+
+use moving::Moving;
 
 /// What happens to a room (`spec: api.md` §6.4).
 #[derive(Clone, Debug)]
@@ -49,6 +52,13 @@ pub enum RoomEvent {
     WorkerDied(String),
     /// Another worker goes on with it, so long after the death of the last.
     Recovered(Duration),
+    /// It was moved to another worker, as planned.
+    Moved {
+        /// Place of the worker, from 0: the same as before if that one was replaced.
+        worker_idx: usize,
+        /// How long no worker took its packets, at most. They waited.
+        gap: Duration,
+    },
 }
 
 /// Why a room closed.
@@ -78,6 +88,10 @@ struct Inner {
     capabilities: RtpCapabilities,
     limits: Limits,
     ports: Arc<Ports>,
+    /// Where it may go.
+    places: Places,
+    /// It is moved once at a time.
+    moves: tokio::sync::Mutex<()>,
     /// Kept here so that they outlive the worker.
     sockets: RoomSockets,
     /// What the worker writes down for the next; `None` if it does not.
@@ -97,6 +111,8 @@ pub(crate) struct State {
     is_reporting_levels: bool,
     /// When the worker died that nobody has replaced yet.
     lost_at: Option<Instant>,
+    /// While it is on its way to another worker.
+    moving: Option<Moving>,
     channel: Arc<RoomChannel>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) transports: HashMap<TransportId, Transport>,
@@ -159,6 +175,7 @@ impl Room {
     /// Makes a room on a worker.
     pub(crate) async fn create(
         worker: Arc<Worker>,
+        places: Places,
         media_codecs: Vec<RoomMediaCodec>,
         ports: Arc<Ports>,
         limits: Limits,
@@ -182,6 +199,7 @@ impl Room {
             is_closed: false,
             is_reporting_levels: false,
             lost_at: None,
+            moving: None,
             channel: Arc::clone(&channel),
             peers: Vec::new(),
             transports: HashMap::new(),
@@ -196,6 +214,8 @@ impl Room {
             capabilities,
             limits,
             ports,
+            places,
+            moves: tokio::sync::Mutex::default(),
             sockets,
             recorder,
             events: Emitter::keeping(LONG_BACKLOG),
@@ -533,6 +553,9 @@ impl Room {
                 .send(self.ids(), Call::CloseRouter(Default::default()));
         }
         state.channel.close();
+        if let Some(moving) = state.moving.take() {
+            moving.settle(Err(Error::closed("Room")));
+        }
         // Not left to the last handle: an application may keep one for long.
         self.0.sockets.release();
     }

@@ -9,6 +9,10 @@ use crate::worker_channel::{Command, Requests, WorkerChannel};
 /// A way that outlives workers: what is asked while there is none is kept for the next.
 pub(crate) struct RoomChannel(Mutex<Link>);
 
+/// Requests that no worker is asked any more.
+#[must_use]
+pub(crate) struct GivenUp(Vec<Command>);
+
 enum Link {
     Up(WorkerChannel),
     /// No worker; what is to be asked of the next.
@@ -22,14 +26,26 @@ impl RoomChannel {
         Self(Mutex::new(Link::Up(channel)))
     }
 
+    /// Lets the worker be asked the last thing by `ask`; what comes later is kept for the next.
+    /// Returns whether there is a worker.
+    pub(crate) fn hold(&self, ask: impl FnOnce(&WorkerChannel)) -> bool {
+        let mut link = self.link();
+        let Link::Up(channel) = &*link else {
+            return false;
+        };
+        ask(channel);
+        *link = Link::Down(Vec::new());
+        true
+    }
+
     /// The worker is gone. What it left unanswered is asked once more of the next one; a request
-    /// over which two workers died is given up.
-    pub(crate) fn cut(&self, unanswered: Vec<Command>) {
+    /// over which two workers died is given up, and so is what only that worker was to do.
+    pub(crate) fn cut(&self, unanswered: Vec<Command>) -> GivenUp {
         let (given_up, mut kept): (Vec<_>, Vec<_>) = unanswered
             .into_iter()
-            .partition(|command| command.is_repeated);
+            .partition(|command| command.is_last_try);
         for command in &mut kept {
-            command.is_repeated = true;
+            command.is_last_try = true;
         }
         {
             let mut link = self.link();
@@ -43,11 +59,11 @@ impl RoomChannel {
                 Link::Closed => {}
             }
         }
-        settle(given_up);
+        GivenUp(given_up)
     }
 
-    /// Goes on with another worker: first what `rebuild` asks of it, then what was kept. Requests
-    /// from now on come behind.
+    /// Goes on with a worker, if there is none: first what `rebuild` asks of it, then what was
+    /// kept. Requests from now on come behind.
     pub(crate) fn go_on(&self, channel: &WorkerChannel, rebuild: impl FnOnce(&[Command])) {
         let mut link = self.link();
         let Link::Down(kept) = &mut *link else {
@@ -65,11 +81,16 @@ impl RoomChannel {
         };
     }
 
+    /// Whether it has no worker, though it is open.
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(&*self.link(), Link::Down(_))
+    }
+
     /// Takes no more requests; what was kept is given up.
     pub(crate) fn close(&self) {
         let link = std::mem::replace(&mut *self.link(), Link::Closed);
         if let Link::Down(kept) = link {
-            settle(kept);
+            GivenUp(kept).settle();
         }
     }
 
@@ -98,10 +119,12 @@ impl Requests for RoomChannel {
     }
 }
 
-/// Gives requests up. Not under the lock of the link: who waits may ask again.
-fn settle(commands: Vec<Command>) {
-    for command in commands {
-        command.settle(Err(Error::ChannelClosed));
+impl GivenUp {
+    /// Tells those who wait. Not under a lock: they may ask again.
+    pub(crate) fn settle(self) {
+        for command in self.0 {
+            command.settle(Err(Error::ChannelClosed));
+        }
     }
 }
 
@@ -176,7 +199,7 @@ mod tests {
         // Sent to a dead worker that nobody knows to be dead, and then to none.
         let unanswered = first.die().await;
         channel.send(IDS, resume());
-        channel.cut(unanswered);
+        channel.cut(unanswered).settle();
         channel.send(IDS, Call::RequestKeyFrame(Empty {}));
 
         let mut second = worker();
@@ -221,7 +244,7 @@ mod tests {
         let answer = tokio::spawn(async move { asking.request(IDS, pause(), vec![]).await });
         for _ in 0..2 {
             dying.asked().await;
-            channel.cut(dying.die().await);
+            channel.cut(dying.die().await).settle();
             dying = worker();
             channel.go_on(&dying.channel, |_| {});
         }
@@ -237,7 +260,7 @@ mod tests {
         let asking = std::sync::Arc::clone(&channel);
         let answer = tokio::spawn(async move { asking.request(IDS, pause(), vec![]).await });
         first.asked().await;
-        channel.cut(first.die().await);
+        channel.cut(first.die().await).settle();
         channel.close();
         assert_eq!(answer.await.unwrap(), Err(Error::ChannelClosed));
         let late = channel.request(IDS, pause(), vec![]).await;

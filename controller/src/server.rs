@@ -1,5 +1,6 @@
 //! The server: worker processes and the rooms in them.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use broth_ipc::body::{Hello, Load, WorkerDump, WorkerSettings};
@@ -11,14 +12,15 @@ use crate::error::{Error, Result};
 use crate::events::{Emitter, EventStream, LONG_BACKLOG};
 use crate::ortc::RoomMediaCodec;
 use crate::room::{CloseReason, Room};
-use crate::settings::{Settings, WorkerBin, check_log_level};
+use crate::settings::{Settings, check_log_level};
 use crate::sockets::Ports;
 use crate::supervisor::args::{original_refusal, worker_args};
 use crate::supervisor::cpus;
 use crate::supervisor::placement::{self, Candidate};
-use crate::supervisor::slot::{Slot, SlotEvent};
+use crate::supervisor::slot::{Slot, SlotEvent, Tell};
 use crate::supervisor::spawn::{Spawner, WorkerSpec, allowed_cpus};
-use crate::supervisor::worker::Worker;
+use crate::supervisor::succession::Succession;
+use crate::supervisor::worker::{Places, Worker};
 use crate::worker_channel::Requests;
 use crate::{lock, to_its_end};
 
@@ -47,6 +49,15 @@ pub enum ServerEvent {
         reason: String,
         /// Whether its place stays empty: another start would fail the same way.
         gave_up: bool,
+    },
+    /// A worker was replaced as planned; its rooms go on in the other one.
+    WorkerReplaced {
+        /// Its place, from 0.
+        idx: usize,
+        /// Process id of the one that ended; `None` if none was there.
+        old_pid: Option<u32>,
+        /// Process id of the other one.
+        pid: u32,
     },
 }
 
@@ -83,13 +94,20 @@ pub struct Server(Arc<Inner>);
 struct Inner {
     settings: Settings,
     ports: Arc<Ports>,
-    slots: Vec<Slot>,
+    slots: Vec<Arc<Slot>>,
+    places: Places,
     events: Emitter<ServerEvent>,
+    /// Workers are replaced one after the other.
+    succession: tokio::sync::Mutex<()>,
     tasks: Mutex<Tasks>,
 }
 
 enum Tasks {
-    Running(Vec<JoinHandle<()>>),
+    Running {
+        spawner: Spawner,
+        /// One for each place.
+        slots: Vec<JoinHandle<()>>,
+    },
     Closed,
 }
 
@@ -113,42 +131,48 @@ impl Server {
         let ordered = cpus::order(&allowed_cpus().map_err(system)?, cpus::first_sibling);
         let spawner = Spawner::start().map_err(system)?;
         let name = format!("{:08x}", rand::random::<u32>());
-        let hello = Hello {
+        let hello = Arc::new(Mutex::new(Hello {
             protocol: PROTOCOL,
             dtls: settings.dtls.clone(),
             chaos: settings.chaos,
-        };
+        }));
         let cpus = cpus::assign(&ordered, settings.num_workers);
         let count = cpus.len();
         let slots = cpus.into_iter().enumerate().map(|(idx, cpu)| {
             let id = format!("{name}#{}", idx + 1);
             let spec = WorkerSpec {
                 bin: bin.clone(),
-                is_own_executable: settings.worker_bin == WorkerBin::ThisExecutable,
+                edition: 0,
                 args: worker_args(&settings, &id, idx, count),
                 cpu,
             };
             let refusal = original_refusal(&settings);
-            Slot::new(idx, id, spec, hello.clone(), refusal, settings.standby)
+            let hello = Arc::clone(&hello);
+            Arc::new(Slot::new(idx, id, spec, hello, refusal, settings.standby))
         });
+        let slots: Vec<_> = slots.collect();
         let server = Self(Arc::new(Inner {
-            slots: slots.collect(),
+            places: slots.iter().map(|slot| Arc::clone(&slot.rooms)).collect(),
+            slots,
             ports: Arc::new(Ports {
                 listen: settings.listen.clone(),
                 range: settings.rtc_ports.clone(),
             }),
             settings,
             events: Emitter::keeping(LONG_BACKLOG),
+            succession: tokio::sync::Mutex::default(),
             tasks: Mutex::new(Tasks::Closed),
         }));
-        let tasks = (0..server.0.slots.len()).map(|idx| {
-            let (server, spawner) = (server.clone(), spawner.clone());
-            tokio::spawn(async move {
-                let slot = &server.0.slots[idx];
-                slot.run(spawner, |event| server.handle(idx, event)).await;
-            })
+        let tasks = server.0.slots.iter().map(|slot| {
+            let (slot, spawner, told) = (Arc::clone(slot), spawner.clone(), server.clone());
+            let idx = slot.idx;
+            let tell: Tell = Arc::new(move |event| told.handle(idx, event));
+            tokio::spawn(async move { slot.run(spawner, tell).await })
         });
-        *lock(&server.0.tasks) = Tasks::Running(tasks.collect());
+        *lock(&server.0.tasks) = Tasks::Running {
+            slots: tasks.collect(),
+            spawner,
+        };
         for slot in &server.0.slots {
             if let Err(reason) = slot.started().await {
                 server.close().await;
@@ -174,7 +198,7 @@ impl Server {
 
     /// The workers alive now, with their load.
     pub fn workers(&self) -> Vec<WorkerInfo> {
-        let alive = self.0.slots.iter().filter_map(Slot::worker);
+        let alive = self.0.slots.iter().filter_map(|slot| slot.worker());
         let described = alive.map(|worker| WorkerInfo {
             idx: worker.idx,
             id: worker.id.clone(),
@@ -218,7 +242,8 @@ impl Server {
             self.check_open()?;
             let worker = self.place(options)?;
             let (codecs, ports) = (media_codecs.to_vec(), Arc::clone(&self.0.ports));
-            let create = Room::create(worker, codecs, ports, limits);
+            let places = Arc::clone(&self.0.places);
+            let create = Room::create(worker, places, codecs, ports, limits);
             match to_its_end(create, |room| room.close(None)).await {
                 // The worker just died: another one may live.
                 Err(Error::ChannelClosed) => {}
@@ -256,7 +281,7 @@ impl Server {
     pub async fn dump(&self) -> Result<Vec<WorkerDump>> {
         self.check_open()?;
         let mut dumps = Vec::new();
-        for worker in self.0.slots.iter().filter_map(Slot::worker) {
+        for worker in self.0.slots.iter().filter_map(|slot| slot.worker()) {
             let call = Call::DumpWorker(Default::default());
             dumps.push(crate::parsed(
                 worker.channel.request(Ids::NONE, call, vec![]).await?,
@@ -277,10 +302,48 @@ impl Server {
         chaos::inject(&worker, fault, self.0.settings.chaos).await
     }
 
+    /// Starts another worker in a place, moves all rooms to it, and ends the one that was there.
+    /// Clients notice nothing but a gap of some milliseconds; connections over TCP end.
+    ///
+    /// # Errors
+    /// The server is closed, there is no such place, or no other worker can be started there that
+    /// goes on with rooms. Nothing has changed then.
+    pub async fn replace_worker(&self, worker_idx: usize) -> Result<()> {
+        self.check_open()?;
+        if worker_idx >= self.places() {
+            return Err(Error::other("requested worker idx out of range"));
+        }
+        let server = self.clone();
+        let replace = async move { server.replace(worker_idx, None).await };
+        to_its_end(replace, |()| {}).await
+    }
+
+    /// Replaces all workers, one place after the other, by ones that are another executable; it is
+    /// also what workers are started from later. May be the same path, if there is another file by
+    /// now. An executable like [`WorkerBin::ThisExecutable`](crate::WorkerBin::ThisExecutable) will do, too.
+    ///
+    /// # Errors
+    /// The server is closed, or the executable does not start, speaks another protocol, or cannot
+    /// go on with what the workers do. If that shows in the first place, as it does unless the file
+    /// changes meanwhile, nothing has changed then.
+    pub async fn upgrade(&self, new_binary: impl Into<PathBuf>) -> Result<()> {
+        self.check_open()?;
+        let (server, bin) = (self.clone(), new_binary.into());
+        let upgrade = async move {
+            for idx in 0..server.places() {
+                if !server.0.slots[idx].is_given_up() {
+                    server.replace(idx, Some(&bin)).await?;
+                }
+            }
+            Ok(())
+        };
+        to_its_end(upgrade, |()| {}).await
+    }
+
     /// Closes all rooms, ends all workers and waits for their end. Does nothing if it is closed.
     pub async fn close(&self) {
         let tasks = std::mem::replace(&mut *lock(&self.0.tasks), Tasks::Closed);
-        let Tasks::Running(tasks) = tasks else {
+        let Tasks::Running { slots: tasks, .. } = tasks else {
             return;
         };
         self.0.events.emit_last(ServerEvent::Close);
@@ -305,7 +368,7 @@ impl Server {
                     reason,
                     gave_up,
                 });
-                if self.0.slots.iter().all(Slot::is_given_up) {
+                if self.0.slots.iter().all(|slot| slot.is_given_up()) {
                     let server = self.clone();
                     tokio::spawn(async move { server.close().await });
                 }
@@ -313,12 +376,24 @@ impl Server {
         }
     }
 
+    async fn replace(&self, idx: usize, bin: Option<&Path>) -> Result<()> {
+        let _turn = self.0.succession.lock().await;
+        let spawner = match &*lock(&self.0.tasks) {
+            Tasks::Running { spawner, .. } => spawner.clone(),
+            Tasks::Closed => return Err(Error::closed("Server")),
+        };
+        let Succession { old_pid, pid } = self.0.slots[idx].replace(&spawner, bin).await?;
+        let event = ServerEvent::WorkerReplaced { idx, old_pid, pid };
+        self.0.events.emit(event);
+        Ok(())
+    }
+
     fn place(&self, options: RoomOptions) -> Result<Arc<Worker>> {
         let slots = &self.0.slots;
         if let Some(idx) = options.worker_idx {
             return self.worker(idx);
         }
-        let alive = slots.iter().filter_map(Slot::worker);
+        let alive = slots.iter().filter_map(|slot| slot.worker());
         let candidates = alive.map(|worker| {
             let rooms = worker.rooms.list();
             Candidate {

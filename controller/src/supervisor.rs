@@ -8,5 +8,6 @@ pub(crate) mod policy;
 mod process;
 pub(crate) mod slot;
 pub(crate) mod spawn;
+pub(crate) mod succession;
 mod watchdog;
 pub(crate) mod worker;

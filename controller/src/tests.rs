@@ -1,5 +1,6 @@
 //! What a worker is asked, and what follows from what it answers and tells.
 
+mod moving;
 mod played_worker;
 mod recovery;
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant as StdInstant};
 
 use broth_ipc::{
@@ -40,8 +40,8 @@ pub(crate) struct Command {
     pub(crate) call: Call,
     fds: Vec<OwnedFd>,
     waiter: Waiter,
-    /// An earlier worker died over it.
-    pub(crate) is_repeated: bool,
+    /// It is not asked again of another worker, should this one die over it.
+    pub(crate) is_last_try: bool,
 }
 
 impl Command {
@@ -51,7 +51,7 @@ impl Command {
             call,
             fds,
             waiter,
-            is_repeated: false,
+            is_last_try: false,
         }
     }
 
@@ -109,11 +109,12 @@ pub(crate) trait Requests {
     ///
     /// `then` is never called before this returns, and not at all on a closed channel.
     fn send_then(&self, ids: Ids, call: Call, then: impl FnOnce(Result<Value>) + Send + 'static) {
-        self.send_with_then(ids, call, Vec::new(), then);
+        let then = Waiter::Then(Box::new(then));
+        let _ = self.push(Command::new(ids, call, Vec::new(), then));
     }
 
-    /// The same with descriptors.
-    fn send_with_then(
+    /// The same, with descriptors, for what means something to this worker alone.
+    fn send_once_then(
         &self,
         ids: Ids,
         call: Call,
@@ -121,7 +122,9 @@ pub(crate) trait Requests {
         then: impl FnOnce(Result<Value>) + Send + 'static,
     ) {
         let then = Waiter::Then(Box::new(then));
-        let _ = self.push(Command::new(ids, call, fds, then));
+        let mut command = Command::new(ids, call, fds, then);
+        command.is_last_try = true;
+        let _ = self.push(command);
     }
 }
 
@@ -149,6 +152,8 @@ pub(crate) struct WorkerChannel {
     faults: mpsc::UnboundedSender<ChannelFault>,
     /// Largest payload that may be sent.
     payload_bytes_max: Arc<AtomicUsize>,
+    /// Answers to anything but questions for its load.
+    answers: Arc<AtomicU64>,
 }
 
 impl Requests for WorkerChannel {
@@ -172,6 +177,7 @@ impl WorkerChannel {
             pending: Pending::default(),
             deadlines: VecDeque::new(),
             payload_bytes_max: Arc::new(AtomicUsize::new(PAYLOAD_BYTES_MAX)),
+            answers: Arc::default(),
             slow: None,
             handle,
         };
@@ -179,6 +185,7 @@ impl WorkerChannel {
             commands,
             faults,
             payload_bytes_max: Arc::clone(&turn.payload_bytes_max),
+            answers: Arc::clone(&turn.answers),
         };
         Ok((own, tokio::spawn(turn.run(queue, injected))))
     }
@@ -187,6 +194,11 @@ impl WorkerChannel {
     pub(crate) fn limit_payloads(&self, payload_bytes_max: usize) {
         self.payload_bytes_max
             .store(payload_bytes_max, Ordering::Relaxed);
+    }
+
+    /// How much of what it was asked the worker has answered, questions for its load aside.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Makes it work badly.
@@ -208,6 +220,7 @@ struct Turn<H> {
     /// Oldest first, as all requests get the same time.
     deadlines: VecDeque<(Instant, Ticket)>,
     payload_bytes_max: Arc<AtomicUsize>,
+    answers: Arc<AtomicU64>,
     /// How long each message waits, and until when that is so.
     slow: Option<(Duration, StdInstant)>,
     handle: H,
@@ -317,7 +330,12 @@ impl<H: FnMut(Notification)> Turn<H> {
         match FromWorker::parse(payload) {
             Ok(FromWorker::Response(Response { id, result })) => {
                 match self.pending.take(id) {
-                    Some(command) => command.settle(result.map_err(Error::Refused)),
+                    Some(command) => {
+                        if !matches!(command.call, Call::GetLoad(_)) {
+                            self.answers.fetch_add(1, Ordering::Relaxed);
+                        }
+                        command.settle(result.map_err(Error::Refused));
+                    }
                     None => tracing::warn!(id, "answer to a request that nobody waits for"),
                 }
                 self.forget_answered();

@@ -76,6 +76,9 @@ pub struct Ready {
     /// Whether it can continue the routers of a worker that died.
     #[serde(default)]
     pub restores: bool,
+    /// Version of the flight recorder's layout: rooms go on only where it is the same.
+    #[serde(default)]
+    pub recorder_version: u32,
 }
 
 /// `worker.updateSettings`: absent members stay as they are.

@@ -60,4 +60,4 @@ pub const CONTROLLER_ENV: &str = "BROTH_CONTROLLER";
 pub const GARBAGE: &[u8] = b"garbage,";
 
 /// Version of broth's additions to the channel, exchanged by `worker.hello`.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

@@ -75,6 +75,9 @@ calls! {
     CloseRouter(Empty) = "router.close" of [Router],
     /// Starts reading the sockets of a restored router.
     ResumeRouter(Empty) = "router.resume" of [Router],
+    /// Ends a router that another worker is to go on with: says no goodbye, and leaves its recorder
+    /// as a death would, complete.
+    SuspendRouter(Empty) = "router.suspend" of [Router],
     /// Everything in a router.
     DumpRouter(Empty) = "router.dump" of [Router],
     /// Creates a WebRTC transport.

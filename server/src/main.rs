@@ -130,6 +130,9 @@ async fn watch_workers(server: &Server) {
                 reason,
                 gave_up,
             } => tracing::error!(idx, reason, gave_up, "worker died"),
+            ServerEvent::WorkerReplaced { idx, old_pid, pid } => {
+                tracing::info!(idx, old_pid, pid, "worker replaced");
+            }
             ServerEvent::NewRoom(room) => {
                 tracing::info!(id = room.id(), worker = room.worker_idx(), "room made");
             }

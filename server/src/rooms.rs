@@ -217,6 +217,9 @@ async fn watch_room(room: Room, speakers: watch::Sender<Value>) {
                 Some(RoomEvent::Recovered(gap)) => {
                     tracing::info!(id = room.id(), ?gap, "room recovered");
                 }
+                Some(RoomEvent::Moved { worker_idx, gap }) => {
+                    tracing::info!(id = room.id(), worker = worker_idx, ?gap, "room moved");
+                }
                 None => return,
             },
             Some(levels) = levels.recv() => {

@@ -18,7 +18,7 @@ use crate::dtls::Certificate;
 use crate::log::{Level, Tags};
 use crate::net::mapping::Mapping;
 use crate::net::sockets::Owner;
-use crate::recorder::Memory;
+use crate::recorder::{self, Memory};
 use crate::router::Router;
 use crate::worker::Worker;
 
@@ -55,6 +55,7 @@ impl Worker {
             Call::Misbehave(misbehave) => self.misbehave(misbehave),
             Call::CreateRouter(request) => self.create_router(ids, request, fds),
             Call::CloseRouter(_) => self.close_router(ids),
+            Call::SuspendRouter(_) => self.suspend_router(ids),
             call => {
                 let key = self.router_key(ids)?;
                 if let Some((scope, target_id)) = new_target(ids, &call) {
@@ -93,6 +94,7 @@ impl Worker {
             cpus: crate::load::allowed_cpus(),
             dtls: own,
             restores: true,
+            recorder_version: recorder::VERSION,
         })
     }
 
@@ -236,6 +238,20 @@ impl Worker {
         self.io.sockets.remove_router(key);
         done()
     }
+
+    fn suspend_router(&mut self, ids: &Ids) -> Answer {
+        let key = self.router_key(ids)?;
+        if !self.routers[key].is_recorded() {
+            return Err(Rejection::state("Router has no recorder"));
+        }
+        let mut router = self.routers.remove(key);
+        self.router_keys.remove(&router.id);
+        router.finish(&mut self.io);
+        self.io.sockets.flush();
+        router.commit();
+        self.io.sockets.remove_router(key);
+        done()
+    }
 }
 
 /// The kind and id of what a call to a router creates, if that gets notifications.
@@ -313,7 +329,8 @@ fn handle_router_call(
         | Call::UpdateSettings(_)
         | Call::Misbehave(_)
         | Call::CreateRouter(_)
-        | Call::CloseRouter(_) => unreachable!("handled by the worker"),
+        | Call::CloseRouter(_)
+        | Call::SuspendRouter(_) => unreachable!("handled by the worker"),
     }
 }
 

@@ -209,7 +209,7 @@ async fn follow(
                     CloseReason::Application | CloseReason::Server => Fate::Unaffected,
                 };
             }
-            Ok(Some(RoomEvent::NewPeer(_))) => {}
+            Ok(Some(RoomEvent::NewPeer(_) | RoomEvent::Moved { .. })) => {}
             Ok(None) => return Fate::Closed(format!("room {} was closed before", room.id())),
         }
     }

@@ -1,5 +1,7 @@
 //! What happens to a room when its worker dies: what is in it is made again in the next worker,
 //! under the same ids and with the same parameters, from what its objects know.
+//!
+//! A room that is moved is made again in the same way (`moving`).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,6 +11,7 @@ use std::time::Instant;
 use broth_ipc::body::{CreateConsumer, CreateRouter, SetAudioLevelsEvent};
 use broth_ipc::{Call, ConsumerId, Ids};
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::{CloseReason, Room, RoomEvent, State};
 use crate::consumer::Consumer;
@@ -19,6 +22,9 @@ use crate::producer::Producer;
 use crate::supervisor::worker::Worker;
 use crate::transport::Transport;
 use crate::worker_channel::{Command, Requests, WorkerChannel};
+
+/// Ends when a worker has made a room again, or failed to.
+pub(crate) type Over = oneshot::Receiver<()>;
 
 /// One request that makes a part of the room again.
 pub(crate) struct Step {
@@ -55,39 +61,59 @@ impl Step {
 }
 
 impl Room {
-    /// Its worker is gone, with requests unanswered.
-    pub(crate) fn lose(&self, reason: &str, unanswered: Vec<Command>) {
+    /// That worker is gone, with requests unanswered: if it was the room's, another one is to go
+    /// on with it.
+    pub(crate) fn lose(&self, worker: &Worker, reason: &str, unanswered: Vec<Command>) {
         let mut state = self.lock();
-        if state.is_closed {
+        if state.is_closed || !self.worker().is(worker) {
             return;
         }
         // A worker that dies while it goes on with the room does not begin another gap.
         state.lost_at.get_or_insert_with(Instant::now);
-        let peers = state.peers.clone();
+        let (peers, moving) = (state.peers.clone(), state.moving.take());
+        let given_up = self.0.channel.cut(unanswered);
         drop(state);
-        self.0.channel.cut(unanswered);
+        given_up.settle();
+        if let Some(moving) = moving {
+            moving.settle(Err(Error::other(
+                "the worker died while the room was moved",
+            )));
+        }
         self.0.events.emit(RoomEvent::WorkerDied(reason.into()));
         for peer in peers {
             peer.emit(PeerEvent::WorkerDied(reason.into()));
         }
     }
 
-    /// Goes on with another worker.
-    pub(crate) fn recover(&self, worker: &Arc<Worker>) {
+    /// Whether its worker died and no other one has it yet.
+    pub(crate) fn is_lost(&self) -> bool {
         let state = self.lock();
-        if state.is_closed {
-            return;
+        state.lost_at.is_some() && self.0.channel.is_down()
+    }
+
+    /// Goes on with another worker if its own died; what is returned ends when that is over.
+    pub(crate) fn recover(&self, worker: &Arc<Worker>) -> Option<Over> {
+        let state = self.lock();
+        if state.is_closed || state.lost_at.is_none() {
+            return None;
         }
-        *lock(&self.0.worker) = Arc::clone(worker);
-        let steps = |kept: &[Command]| match self.steps(&state, kept) {
-            Ok(steps) => {
-                for step in steps {
-                    self.take(&worker.channel, step);
-                }
+        self.rebuild(&state, worker)
+    }
+
+    /// Lets a worker make the room again, if it has none.
+    pub(super) fn rebuild(&self, state: &State, worker: &Arc<Worker>) -> Option<Over> {
+        let mut under_way = None;
+        let steps = |kept: &[Command]| {
+            *lock(&self.0.worker) = Arc::clone(worker);
+            let (over, is_over) = oneshot::channel();
+            under_way = Some(is_over);
+            match self.steps(state, kept) {
+                Ok(steps) => self.take_all(&worker.channel, steps, over),
+                Err(error) => self.fail(Error::passing(error)),
             }
-            Err(error) => self.fail(Error::passing(error)),
         };
         self.0.channel.go_on(&worker.channel, steps);
+        under_way
     }
 
     /// Everything that makes the room again, in order.
@@ -142,18 +168,24 @@ impl Room {
         Ok((call, fds))
     }
 
-    fn take(&self, channel: &WorkerChannel, step: Step) {
-        let room = self.clone();
-        let is_last = matches!(step.call, Call::ResumeRouter(_));
-        channel.send_with_then(step.ids, step.call, step.fds, move |answer| {
-            match room.check(&step.part, answer) {
-                // The next worker starts from the beginning.
-                Err(Error::ChannelClosed) => {}
-                Err(error) => room.give_up(step.part, error),
-                Ok(()) if is_last => room.tell_recovered(),
-                Ok(()) => {}
-            }
-        });
+    /// Takes the steps; `over` is let go with the last answer, or with the worker.
+    fn take_all(&self, channel: &WorkerChannel, steps: Vec<Step>, over: oneshot::Sender<()>) {
+        let mut over = Some(over);
+        for step in steps {
+            let is_last = matches!(step.call, Call::ResumeRouter(_));
+            let over = over.take_if(|_| is_last);
+            let room = self.clone();
+            channel.send_once_then(step.ids, step.call, step.fds, move |answer| {
+                match room.check(&step.part, answer) {
+                    // The next worker starts from the beginning.
+                    Err(Error::ChannelClosed) => {}
+                    Err(error) => room.give_up(step.part, error),
+                    Ok(()) if is_last => room.tell_gone_on(),
+                    Ok(()) => {}
+                }
+                drop(over);
+            });
+        }
     }
 
     fn check(&self, part: &Part, answer: Result<Value>) -> Result<()> {
@@ -182,7 +214,7 @@ impl Room {
         tokio::spawn(async move { room.close_for(reason, None) });
     }
 
-    fn tell_recovered(&self) {
+    fn tell_gone_on(&self) {
         let mut state = self.lock();
         if let Some(lost_at) = state.lost_at.take() {
             let gap = lost_at.elapsed();
@@ -190,6 +222,8 @@ impl Room {
             for peer in &state.peers {
                 peer.emit(PeerEvent::Recovered(gap));
             }
+        } else {
+            self.tell_moved(&mut state);
         }
     }
 }

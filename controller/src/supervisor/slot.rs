@@ -1,4 +1,5 @@
-//! One worker's place: starts a worker, watches it, closes its rooms when it dies, starts another.
+//! One worker's place: starts a worker, watches it, and starts another when it dies or when another
+//! is to take its place (`succession`).
 
 use std::convert::Infallible;
 use std::os::unix::process::ExitStatusExt;
@@ -7,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broth_ipc::body::{Empty, Hello, Ready, WorkerSettings};
-use broth_ipc::{Call, Ids, V2_PAYLOAD_BYTES_MAX};
+use broth_ipc::{Call, Ids, PROTOCOL, V2_PAYLOAD_BYTES_MAX};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tokio::process::Child;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,7 +21,7 @@ use super::policy::{Decision, Policy};
 use super::process::{describe, ended, signal};
 use super::spawn::{Spawner, WorkerSpec};
 use super::watchdog;
-use super::worker::{Rooms, Worker, WorkerKind};
+use super::worker::{Rooms, Stage, Worker, WorkerKind};
 use crate::chaos::Target;
 use crate::error::{Error, Result};
 use crate::lock;
@@ -66,14 +68,17 @@ pub(crate) enum SlotEvent {
     Died { reason: String, gave_up: bool },
 }
 
+/// Who is told what happens in the place.
+pub(crate) type Tell = Arc<dyn Fn(SlotEvent) + Send + Sync>;
+
 /// One worker's place.
 pub(crate) struct Slot {
     pub(crate) idx: usize,
     id: String,
-    spec: WorkerSpec,
-    /// With the certificate of the first worker, unless there was one before: successors are to be
-    /// recognised by clients.
-    hello: Mutex<Hello>,
+    spec: Mutex<WorkerSpec>,
+    /// With the certificate of the server's first worker, unless there was one before: all others
+    /// are to be recognised by clients.
+    hello: Arc<Mutex<Hello>>,
     /// Why the original worker cannot serve here.
     original_refusal: Option<&'static str>,
     /// Whether another worker is ready to take over.
@@ -86,11 +91,31 @@ pub(crate) struct Slot {
     /// Process id of the standby, while one is ready.
     standby_pid: Mutex<Option<u32>>,
     is_stopped: watch::Sender<bool>,
+    successors: mpsc::UnboundedSender<Successor>,
+    /// Taken by [`Self::run`].
+    succession: Mutex<Option<mpsc::UnboundedReceiver<Successor>>>,
+}
+
+/// A worker that is to take the place of the one that is there.
+pub(super) struct Successor {
+    pub(super) started: Started,
+    /// Told once it has.
+    pub(super) entered: oneshot::Sender<Entered>,
+}
+
+/// A worker has taken a place.
+pub(super) struct Entered {
+    /// The one that was there, which still has its rooms.
+    pub(super) old: Option<Arc<Worker>>,
+    pub(super) new: Arc<Worker>,
 }
 
 /// A worker that is ready.
-struct Started {
-    kind: WorkerKind,
+pub(super) struct Started {
+    pub(super) kind: WorkerKind,
+    pub(super) recorder_version: u32,
+    /// Of its executable.
+    edition: u32,
     child: Child,
     channel: WorkerChannel,
     channel_end: JoinHandle<ChannelEnd>,
@@ -98,13 +123,19 @@ struct Started {
 }
 
 /// How a worker ended.
-struct End {
+pub(super) struct End {
     code: Option<i32>,
     /// For how long it was ready, if ever.
     served: Option<Duration>,
     /// The effect of a fault on purpose.
     was_injected: bool,
-    reason: String,
+    pub(super) reason: String,
+}
+
+/// Why a worker is not the place's any more.
+enum Change {
+    Ended(End),
+    Succeeded(Box<Successor>),
 }
 
 impl Slot {
@@ -113,15 +144,16 @@ impl Slot {
         idx: usize,
         id: String,
         spec: WorkerSpec,
-        hello: Hello,
+        hello: Arc<Mutex<Hello>>,
         original_refusal: Option<&'static str>,
         has_standby: bool,
     ) -> Self {
+        let (successors, succession) = mpsc::unbounded_channel();
         Self {
             idx,
             id,
-            spec,
-            hello: Mutex::new(hello),
+            spec: Mutex::new(spec),
+            hello,
             original_refusal,
             has_standby,
             settings: Mutex::default(),
@@ -129,6 +161,8 @@ impl Slot {
             status: watch::Sender::new(Status::Starting),
             standby_pid: Mutex::default(),
             is_stopped: watch::Sender::new(false),
+            successors,
+            succession: Mutex::new(Some(succession)),
         }
     }
 
@@ -188,14 +222,67 @@ impl Slot {
         self.is_stopped.send_replace(true);
     }
 
+    /// What the next worker is started as.
+    pub(super) fn spec(&self) -> WorkerSpec {
+        lock(&self.spec).clone()
+    }
+
+    /// Lets all workers to come be started as that.
+    pub(super) fn set_spec(&self, spec: WorkerSpec) {
+        *lock(&self.spec) = spec;
+    }
+
+    /// Lets another worker take the place; `None` if nobody fills it any more.
+    pub(super) async fn enter_successor(&self, started: Started) -> Option<Entered> {
+        let (entered, has_entered) = oneshot::channel();
+        let successor = Successor { started, entered };
+        self.successors.send(successor).ok()?;
+        has_entered.await.ok()
+    }
+
     /// Keeps the place filled until it is stopped or hopeless.
-    pub(crate) async fn run(&self, spawner: Spawner, tell: impl Fn(SlotEvent)) {
+    pub(crate) async fn run(self: &Arc<Self>, spawner: Spawner, tell: Tell) {
+        let Some(mut succession) = lock(&self.succession).take() else {
+            return;
+        };
         let mut policy = Policy::default();
         let mut is_stopped = self.is_stopped.subscribe();
         let mut lost_at = None;
         let mut standby = None;
+        let mut next: Option<Successor> = None;
+        // Those that others took the place of.
+        let mut retiring: Vec<JoinHandle<End>> = Vec::new();
         loop {
-            let end = self.live(&spawner, &mut standby, &tell).await;
+            let old = self.worker();
+            let (started, entered) = next.take().map_or((None, None), |successor| {
+                (Some(successor.started), Some(successor.entered))
+            });
+            let started = match started {
+                Some(started) => Ok(started),
+                None => self.take_or_start(&spawner, &mut standby).await,
+            };
+            let end = match started {
+                Err(end) => end,
+                Ok(started) => {
+                    let (new, mut life) = self.enter(started, &tell);
+                    if let Some(entered) = entered {
+                        // Whoever wanted it may have lost interest: then it just stays.
+                        let _ = entered.send(Entered { old, new });
+                    }
+                    match self
+                        .change(&spawner, &mut life, &mut standby, &mut succession)
+                        .await
+                    {
+                        Change::Ended(end) => end,
+                        Change::Succeeded(successor) => {
+                            next = Some(*successor);
+                            retiring.retain(|life| !life.is_finished());
+                            retiring.push(life);
+                            continue;
+                        }
+                    }
+                }
+            };
             if *is_stopped.borrow_and_update() {
                 break;
             }
@@ -215,7 +302,7 @@ impl Slot {
             };
             if is_hopeless {
                 self.rooms
-                    .close(&CloseReason::WorkerDied(end.reason.clone()));
+                    .give_up(&CloseReason::WorkerDied(end.reason.clone()));
             }
             self.status.send_replace(match gave_up {
                 true => Status::GaveUp(end.reason.clone()),
@@ -230,61 +317,89 @@ impl Slot {
             };
             tokio::select! {
                 () = sleep(wait) => {}
+                successor = succession.recv() => next = successor,
                 _ = is_stopped.changed() => break,
             }
         }
-        if let Some(Started { mut child, .. }) = standby {
-            signal(&child, Signal::SIGTERM);
-            end(&mut child, STOP_TIMEOUT).await;
+        if let Some(standby) = standby {
+            standby.dismiss().await;
+        }
+        for life in retiring {
+            // A task that panicked has said so.
+            let _ = life.await;
         }
     }
 
-    /// One worker's life: the standby's, if there is one. Another standby is started behind it.
-    async fn live(
+    /// The standby, if there is one of the right kind, else another worker.
+    async fn take_or_start(
         &self,
         spawner: &Spawner,
         standby: &mut Option<Started>,
-        tell: &impl Fn(SlotEvent),
-    ) -> End {
+    ) -> Result<Started, End> {
         *lock(&self.standby_pid) = None;
-        let started = match standby
-            .take()
-            .filter(|standby| !standby.channel.is_closed())
-        {
-            Some(standby) => standby,
-            None => match self.start(spawner).await {
-                Ok(started) => started,
-                Err(end) => return end,
-            },
-        };
-        let wants_standby = self.has_standby && started.kind == WORKER_THAT_RESTORES;
+        match standby.take().filter(|standby| self.is_usable(standby)) {
+            Some(standby) => Ok(standby),
+            None => self.start(spawner, self.spec()).await,
+        }
+    }
+
+    fn is_usable(&self, standby: &Started) -> bool {
+        !standby.channel.is_closed() && standby.edition == lock(&self.spec).edition
+    }
+
+    /// Waits until the worker in the place ends or another is to take its place. A standby is
+    /// started behind it.
+    async fn change(
+        &self,
+        spawner: &Spawner,
+        life: &mut JoinHandle<End>,
+        standby: &mut Option<Started>,
+        succession: &mut mpsc::UnboundedReceiver<Successor>,
+    ) -> Change {
+        let restores = |worker: Arc<Worker>| worker.kind == WORKER_THAT_RESTORES;
+        let wants_standby = self.has_standby && self.worker().is_some_and(restores);
         let warm_up = async {
             if wants_standby {
-                match self.start(spawner).await {
-                    Ok(started) => {
-                        *lock(&self.standby_pid) = started.child.id();
-                        *standby = Some(started);
-                    }
-                    Err(end) => tracing::error!(worker = self.id, end.reason, "no standby"),
-                }
+                self.warm_up(spawner, standby).await;
             }
             std::future::pending::<Infallible>().await
         };
         tokio::select! {
-            end = self.serve(started, tell) => end,
+            end = life => Change::Ended(end.unwrap_or_else(|error| End::unready(error.to_string()))),
+            // The sender is here.
+            Some(successor) = succession.recv() => Change::Succeeded(Box::new(successor)),
             never = warm_up => match never {},
         }
     }
 
+    /// Makes sure that there is a standby.
+    async fn warm_up(&self, spawner: &Spawner, standby: &mut Option<Started>) {
+        if standby
+            .as_ref()
+            .is_some_and(|standby| self.is_usable(standby))
+        {
+            return;
+        }
+        *lock(&self.standby_pid) = None;
+        if let Some(stale) = standby.take() {
+            stale.dismiss().await;
+        }
+        match self.start(spawner, self.spec()).await {
+            Ok(started) => {
+                *lock(&self.standby_pid) = started.child.id();
+                *standby = Some(started);
+            }
+            Err(end) => tracing::error!(worker = self.id, end.reason, "no standby"),
+        }
+    }
+
     /// Starts a worker and waits until it is ready.
-    async fn start(&self, spawner: &Spawner) -> Result<Started, End> {
-        let failed = |what: &str, error: std::io::Error| End {
-            code: None,
-            served: None,
-            was_injected: false,
-            reason: format!("{what} {}: {error}", self.spec.bin.display()),
-        };
-        let spawned = spawner.spawn(self.spec.clone()).await;
+    pub(super) async fn start(&self, spawner: &Spawner, spec: WorkerSpec) -> Result<Started, End> {
+        let (cpu, edition) = (spec.cpu, spec.edition);
+        let bin = spec.bin.display().to_string();
+        let failed =
+            |what: &str, error: std::io::Error| End::unready(format!("{what} {bin}: {error}"));
+        let spawned = spawner.spawn(spec).await;
         let spawned = spawned.map_err(|error| failed("cannot start", error))?;
         let words = output::log(&self.id, spawned.stdout, spawned.stderr);
         let mut child = spawned.child;
@@ -299,13 +414,15 @@ impl Slot {
             }
         };
         let greeted = tokio::select! {
-            greeted = self.greet(&channel) => greeted,
+            greeted = self.greet(&channel, cpu) => greeted,
             _ = &mut channel_end => Err(format!("not ready: {}", Error::ChannelClosed)),
             () = self.stopped() => Err("stopped".into()),
         };
         match greeted {
-            Ok(kind) => Ok(Started {
+            Ok((kind, recorder_version)) => Ok(Started {
                 kind,
+                recorder_version,
+                edition,
                 child,
                 channel,
                 channel_end,
@@ -316,35 +433,36 @@ impl Slot {
                 sleep(WORDS_TIME).await;
                 Err(End {
                     code: status.code(),
-                    served: None,
-                    was_injected: false,
-                    reason: format!("{complaint} ({})", epitaph(status, &words)),
+                    ..End::unready(format!("{complaint} ({})", epitaph(status, &words)))
                 })
             }
         }
     }
 
-    /// Lets a worker that is ready take rooms, until it ends.
-    async fn serve(&self, started: Started, tell: &impl Fn(SlotEvent)) -> End {
+    /// Lets a worker that is ready take the place and its rooms. Its life goes on by itself.
+    fn enter(self: &Arc<Self>, started: Started, tell: &Tell) -> (Arc<Worker>, JoinHandle<End>) {
         let Started {
             kind,
-            mut child,
+            recorder_version,
+            edition: _,
+            child,
             channel,
             channel_end,
             words,
         } = started;
-        let ready_at = Instant::now();
         let pid = child.id().unwrap_or_default();
         let worker = Arc::new(Worker {
             idx: self.idx,
             id: self.id.clone(),
             kind,
             pid,
-            cpu: self.spec.cpu,
+            cpu: lock(&self.spec).cpu,
             channel,
             rooms: Arc::clone(&self.rooms),
             load: Default::default(),
             target: Target::of(pid),
+            recorder_version,
+            stage: watch::Sender::default(),
         });
         let settings = lock(&self.settings).clone();
         if settings != WorkerSettings::default() {
@@ -352,23 +470,46 @@ impl Slot {
                 .channel
                 .send(Ids::NONE, Call::UpdateSettings(settings));
         }
-        self.rooms.recover(&worker);
+        self.rooms.enter(&worker);
         // Whoever hears of it can use it at once.
         self.status.send_replace(Status::Ready(Arc::clone(&worker)));
-        tell(SlotEvent::Ready { pid: worker.pid });
-        let (status, unanswered) = self.watch(&mut child, channel_end, &worker).await;
-        let goes_on = kind == WORKER_THAT_RESTORES && !*self.is_stopped.borrow();
+        tell(SlotEvent::Ready { pid });
+        let (slot, served) = (Arc::clone(self), Arc::clone(&worker));
+        let life = async move { slot.serve(&served, child, channel_end, words).await };
+        (worker, tokio::spawn(life))
+    }
+
+    /// A worker's life in the place.
+    async fn serve(
+        &self,
+        worker: &Arc<Worker>,
+        mut child: Child,
+        channel_end: JoinHandle<ChannelEnd>,
+        words: LastWords,
+    ) -> End {
+        let ready_at = Instant::now();
+        let (status, unanswered) = self.watch(&mut child, channel_end, worker).await;
+        let goes_on = worker.kind == WORKER_THAT_RESTORES && !*self.is_stopped.borrow();
         if goes_on {
-            self.rooms.lose(&describe(status), unanswered);
+            self.rooms.lose(worker, &describe(status), unanswered);
         }
         if !goes_on && status.signal() != Some(Signal::SIGKILL as i32) {
             // It may have said why, on its way through the pipe.
             sleep(WORDS_TIME).await;
         }
         let reason = epitaph(status, &words);
-        self.status.send_replace(Status::Dead(reason.clone()));
+        let was_here = self.status.send_if_modified(|status| {
+            let is_here = matches!(status, Status::Ready(here) if here.is(worker));
+            if is_here {
+                *status = Status::Dead(reason.clone());
+            }
+            is_here
+        });
         if !goes_on {
             self.rooms.close(&CloseReason::WorkerDied(reason.clone()));
+        }
+        if worker.stage.send_replace(Stage::Ended) == Stage::Serving && !was_here {
+            tracing::error!(worker = worker.id, reason, "died while it was replaced");
         }
         End {
             code: status.code(),
@@ -380,29 +521,50 @@ impl Slot {
 
     /// Finds out what kind of worker the other end is: the original one does not know `hello`.
     /// One of ours must be pinned where it should be.
-    async fn greet(&self, channel: &WorkerChannel) -> Result<WorkerKind, String> {
-        let hello = lock(&self.hello).clone();
-        let hello = channel.request(Ids::NONE, Call::Hello(hello), vec![]);
-        let answer = timeout(READY_TIMEOUT, hello).await;
-        let answer = match answer.map_err(|_| "not ready in time".to_owned())? {
+    ///
+    /// Also tells the version of its flight recorder.
+    async fn greet(
+        &self,
+        channel: &WorkerChannel,
+        cpu: usize,
+    ) -> Result<(WorkerKind, u32), String> {
+        let answer = match self.say_hello(channel).await? {
             Err(Error::Refused(refusal)) if refusal.reason == UNKNOWN_METHOD => {
                 channel.limit_payloads(V2_PAYLOAD_BYTES_MAX);
                 return match self.original_refusal {
                     Some(refusal) => Err(refusal.into()),
-                    None => Ok(WorkerKind::V2),
+                    None => Ok((WorkerKind::V2, 0)),
                 };
             }
             answer => answer.map_err(|error| format!("not ready: {error}"))?,
         };
         let ready: Ready = crate::parsed(answer).map_err(|error| error.to_string())?;
-        if ready.cpus != [self.spec.cpu] {
-            return Err(format!("pinned to {:?}, not {}", ready.cpus, self.spec.cpu));
+        if ready.protocol != PROTOCOL {
+            return Err(format!(
+                "it speaks protocol {}, not {PROTOCOL}",
+                ready.protocol
+            ));
         }
-        if let Some(identity) = ready.dtls {
-            lock(&self.hello).dtls.get_or_insert(identity);
+        if ready.cpus != [cpu] {
+            return Err(format!("pinned to {:?}, not {cpu}", ready.cpus));
+        }
+        if let Some(made) = ready.dtls {
+            let is_first = *lock(&self.hello).dtls.get_or_insert_with(|| made.clone()) == made;
+            if !is_first {
+                // Another one was first meanwhile: with its certificate, then.
+                let answer = self.say_hello(channel).await?;
+                answer.map_err(|error| format!("not ready: {error}"))?;
+            }
         }
         let restores = ready.restores;
-        Ok(WorkerKind::Broth { restores })
+        Ok((WorkerKind::Broth { restores }, ready.recorder_version))
+    }
+
+    async fn say_hello(&self, channel: &WorkerChannel) -> Result<Result<Value>, String> {
+        let hello = lock(&self.hello).clone();
+        let hello = channel.request(Ids::NONE, Call::Hello(hello), vec![]);
+        let answer = timeout(READY_TIMEOUT, hello).await;
+        answer.map_err(|_| "not ready in time".to_owned())
     }
 
     /// Waits for the worker's end, which a lost channel or a wish to stop brings about.
@@ -430,6 +592,10 @@ impl Slot {
                 signal(child, Signal::SIGTERM);
                 end(child, STOP_TIMEOUT).await
             }
+            () = worker.reached(Stage::Retiring) => {
+                signal(child, Signal::SIGTERM);
+                end(child, STOP_TIMEOUT).await
+            }
             () = watchdog::watch(worker) => {
                 tracing::error!(worker = worker.id, "stands still, is killed");
                 end(child, Duration::ZERO).await
@@ -448,6 +614,26 @@ impl Slot {
             .subscribe()
             .wait_for(|is_stopped| *is_stopped)
             .await;
+    }
+}
+
+impl Started {
+    /// Ends one that has no rooms.
+    pub(super) async fn dismiss(mut self) {
+        signal(&self.child, Signal::SIGTERM);
+        end(&mut self.child, STOP_TIMEOUT).await;
+    }
+}
+
+impl End {
+    /// Of a worker that never was ready.
+    fn unready(reason: String) -> Self {
+        Self {
+            code: None,
+            served: None,
+            was_injected: false,
+            reason,
+        }
     }
 }
 

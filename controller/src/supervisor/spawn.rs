@@ -26,7 +26,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// Tells an executable that is controller and worker in one to be the worker.
+/// Tells an executable that is controller and worker in one to be the worker; nothing to others.
 const RUN_WORKER_ENV: &str = "BROTH_RUN_WORKER";
 
 /// What to start.
@@ -34,8 +34,8 @@ const RUN_WORKER_ENV: &str = "BROTH_RUN_WORKER";
 pub(crate) struct WorkerSpec {
     /// The executable.
     pub(crate) bin: PathBuf,
-    /// It is the running program itself, which must be told to be a worker.
-    pub(crate) is_own_executable: bool,
+    /// Counts what the executable was replaced by: a path may name another file by now.
+    pub(crate) edition: u32,
     /// Its arguments, the worker's id first.
     pub(crate) args: Vec<String>,
     /// The CPU to pin it to.
@@ -137,14 +137,12 @@ fn spawn(spec: &WorkerSpec) -> io::Result<Spawned> {
         .env_clear()
         .env(CHANNEL_FD_ENV, CHANNEL_FD.to_string())
         .env(CONTROLLER_ENV, "1")
+        .env(RUN_WORKER_ENV, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
         command.env("RUST_BACKTRACE", backtrace);
-    }
-    if spec.is_own_executable {
-        command.env(RUN_WORKER_ENV, "1");
     }
     // SAFETY: the closure runs in the forked child before exec. It makes system calls only, takes
     // no lock and allocates nothing, so it is async-signal-safe. `fd` is open: `worker_end` lives

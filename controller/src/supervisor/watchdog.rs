@@ -31,6 +31,7 @@ pub(crate) async fn watch(worker: &Worker) {
     let may_die = worker.kind == WorkerKind::Broth { restores: true };
     let mut misses = 0;
     while misses < MISSES || !may_die {
+        let answers = worker.channel.answers();
         match timeout(PATIENCE, ask(worker)).await {
             Ok(Ok(load)) => {
                 *lock(&worker.load) = load;
@@ -42,6 +43,8 @@ pub(crate) async fn watch(worker: &Worker) {
                 tracing::debug!(worker = worker.id, %error, "no load");
                 sleep(INTERVAL).await;
             }
+            // It is at work on what it was asked before, as when it takes over many rooms.
+            Err(_) if worker.channel.answers() != answers => misses = 0,
             Err(_) => misses += 1,
         }
     }

@@ -9,7 +9,7 @@ use broth_ipc::{
     Call, Channel, Ids, Notification, PAYLOAD_BYTES_MAX, Received, Rejection, Request, Response,
 };
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::chaos::Target;
@@ -18,15 +18,18 @@ use crate::ortc::RoomMediaCodec;
 use crate::room::Room;
 use crate::settings::Limits;
 use crate::sockets::Ports;
-use crate::supervisor::worker::{Rooms, Worker, WorkerKind};
+use crate::supervisor::worker::{Places, Worker, WorkerKind};
 use crate::worker_channel::{ChannelEnd, Requests, WorkerChannel};
 
 /// What a test holds of the worker it plays.
 pub(super) struct PlayedWorker {
     worker: Arc<Worker>,
+    places: Places,
     asked: Arc<Mutex<Vec<Request>>>,
     refused: Arc<Mutex<Vec<&'static str>>>,
     told: mpsc::UnboundedSender<Notification>,
+    /// Whether it answers.
+    is_held: watch::Sender<bool>,
     play: JoinHandle<()>,
     end: JoinHandle<ChannelEnd>,
 }
@@ -35,18 +38,18 @@ pub(super) struct PlayedWorker {
 pub(super) struct Grave {
     kind: WorkerKind,
     pid: u32,
-    rooms: Arc<Rooms>,
+    place: usize,
+    places: Places,
 }
 
 impl Grave {
     /// Another worker takes over; it refuses these methods.
     pub(super) fn successor(self, refused: &[&'static str]) -> PlayedWorker {
-        let played = PlayedWorker::start(self.kind, self.pid + 1, self.rooms);
+        let played = PlayedWorker::start(self.kind, self.pid + 1, self.place, self.places);
         for method in refused {
             played.refuse(method);
         }
-        played.worker.rooms.recover(&played.worker);
-        played
+        played.enter()
     }
 }
 
@@ -59,7 +62,8 @@ impl PlayedWorker {
 
     /// The same for a worker of another kind.
     pub(super) async fn with_room_in(kind: WorkerKind) -> (Self, Room) {
-        let played = Self::start(kind, 1, Arc::default());
+        let places = [(); 2].map(|()| Arc::default());
+        let played = Self::start(kind, 1, 0, places.into()).enter();
         let codecs = [
             RoomMediaCodec::audio("opus", 48_000, 2),
             RoomMediaCodec::video("VP8"),
@@ -69,19 +73,42 @@ impl PlayedWorker {
             range: 1..=1,
         });
         let worker = Arc::clone(&played.worker);
-        worker.rooms.recover(&worker);
-        let room = Room::create(worker, codecs.into(), ports, Limits::default());
+        let places = Arc::clone(&played.places);
+        let room = Room::create(worker, places, codecs.into(), ports, Limits::default());
         let room = room.await.unwrap();
         (played, room)
     }
 
-    fn start(kind: WorkerKind, pid: u32, rooms: Arc<Rooms>) -> Self {
+    /// Another one of the same server, which takes the rooms of a place.
+    pub(super) fn beside(&self, place: usize) -> Self {
+        let pid = self.worker.pid + 100;
+        Self::start(self.worker.kind, pid, place, Arc::clone(&self.places)).enter()
+    }
+
+    /// The same with another layout of flight recorders.
+    pub(super) fn beside_of_version(&self, place: usize, recorder_version: u32) -> Self {
+        let pid = self.worker.pid + 100;
+        let mut played = Self::start(self.worker.kind, pid, place, Arc::clone(&self.places));
+        Arc::get_mut(&mut played.worker).unwrap().recorder_version = recorder_version;
+        played.enter()
+    }
+
+    /// Takes the rooms of its place.
+    fn enter(self) -> Self {
+        self.worker.rooms.enter(&self.worker);
+        self
+    }
+
+    fn start(kind: WorkerKind, pid: u32, place: usize, places: Places) -> Self {
+        let rooms = Arc::clone(&places[place]);
         let (own, other) = UnixStream::pair().unwrap();
         let heard = Arc::clone(&rooms);
         let (channel, end) = WorkerChannel::start(own, move |event| heard.handle(event)).unwrap();
         let (told, mut telling) = mpsc::unbounded_channel::<Notification>();
         let (asked, refused) = (Arc::default(), Arc::default());
         let (asking, refusing) = (Arc::clone(&asked), Arc::clone(&refused));
+        let is_held = watch::Sender::new(false);
+        let mut holding = is_held.subscribe();
         let mut other = Channel::new(other, PAYLOAD_BYTES_MAX).unwrap();
         let play = tokio::spawn(async move {
             loop {
@@ -93,12 +120,13 @@ impl PlayedWorker {
                         let Ok(Received::Payload(payload)) = received else { break };
                         let request = Request::parse(&payload).unwrap().request.unwrap();
                         let method = request.call.method();
+                        lock::<Vec<_>>(&asking).push(request.clone());
+                        holding.wait_for(|is_held| !is_held).await.unwrap();
                         let result = match lock::<Vec<&str>>(&refusing).contains(&method) {
                             true => Err(Rejection::invalid("no")),
                             false => Ok(answer(&request)),
                         };
                         let id = request.id;
-                        lock::<Vec<_>>(&asking).push(request);
                         Response { id, result }.to_payload().unwrap()
                     }
                 };
@@ -106,7 +134,7 @@ impl PlayedWorker {
             }
         });
         let worker = Arc::new(Worker {
-            idx: 0,
+            idx: place,
             id: "played".into(),
             kind,
             pid,
@@ -115,12 +143,16 @@ impl PlayedWorker {
             rooms,
             load: Mutex::default(),
             target: Target::default(),
+            recorder_version: 1,
+            stage: watch::Sender::default(),
         });
         Self {
             worker,
+            places,
             asked,
             refused,
             told,
+            is_held,
             play,
             end,
         }
@@ -130,20 +162,39 @@ impl PlayedWorker {
     pub(super) async fn die(self) -> Grave {
         self.play.abort();
         let ChannelEnd { unanswered, .. } = self.end.await.unwrap();
-        let Worker {
-            kind, pid, rooms, ..
-        } = &*self.worker;
-        rooms.lose("died", unanswered);
+        let worker = &self.worker;
+        worker.rooms.lose(worker, "died", unanswered);
         Grave {
-            kind: *kind,
-            pid: *pid,
-            rooms: Arc::clone(rooms),
+            kind: worker.kind,
+            pid: worker.pid,
+            place: worker.idx,
+            places: self.places,
         }
     }
 
     /// Refuses this method from now on.
     pub(super) fn refuse(&self, method: &'static str) {
         lock(&self.refused).push(method);
+    }
+
+    /// Answers nothing before it is released.
+    pub(super) fn hold(&self) {
+        self.is_held.send_replace(true);
+    }
+
+    /// Answers again, the first in hand too.
+    pub(super) fn release(&self) {
+        self.is_held.send_replace(false);
+    }
+
+    /// Waits until it is asked for something, which it need not have answered.
+    pub(super) async fn is_asked(&self, method: &str) {
+        while !lock(&self.asked)
+            .iter()
+            .any(|request| request.call.method() == method)
+        {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Tells something about an object.

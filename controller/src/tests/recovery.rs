@@ -9,18 +9,18 @@ use super::{TRANSPORT, join, notify, produce};
 use crate::supervisor::worker::WorkerKind;
 use crate::{CloseReason, Consumer, Peer, Producer, Profile, Room, RoomEvent, TransportEvent};
 
-const RESTORES: WorkerKind = WorkerKind::Broth { restores: true };
+pub(super) const RESTORES: WorkerKind = WorkerKind::Broth { restores: true };
 
 /// Alice sends video; bob has enabled it.
-struct Scene {
-    room: Room,
-    alice: Peer,
-    bob: Peer,
+pub(super) struct Scene {
+    pub(super) room: Room,
+    pub(super) alice: Peer,
+    pub(super) bob: Peer,
     video: Producer,
-    consumer: Consumer,
+    pub(super) consumer: Consumer,
 }
 
-async fn scene() -> (PlayedWorker, Scene) {
+pub(super) async fn scene() -> (PlayedWorker, Scene) {
     let (worker, room) = PlayedWorker::with_room_in(RESTORES).await;
     let (alice, bob) = (join(&room, "alice"), join(&room, "bob"));
     super::ask(
@@ -51,7 +51,7 @@ async fn scene() -> (PlayedWorker, Scene) {
 }
 
 /// The methods with the id of what they are about.
-fn described(asked: &[Request]) -> Vec<String> {
+pub(super) fn described(asked: &[Request]) -> Vec<String> {
     let describe = |request: &Request| {
         let Ids {
             transport_id,

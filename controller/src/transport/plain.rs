@@ -32,6 +32,8 @@ struct Inner {
     local_ip: IpAddr,
     local_port: u16,
     tuple: Mutex<Option<TransportTuple>>,
+    /// Where the worker was last told to send.
+    remote: Mutex<Option<SocketAddr>>,
     /// Kept until it closes, so that the socket outlives the worker; `None` if the worker bound
     /// it.
     socket: Mutex<Option<BoundSocket>>,
@@ -70,13 +72,14 @@ impl PlainRtpTransport {
         let fds = Vec::from_iter(fd);
         let created = room
             .channel()
-            .request_then(base.ids(), call, fds, |answer| {
+            .request_then(base.ids(), call, fds, move |answer| {
                 let dump: PlainRtpTransportDump = crate::parsed(answer?)?;
                 let transport = Self(Arc::new(Inner {
                     base,
                     local_ip: dump.local_ip,
                     local_port: dump.local_port,
                     tuple: Mutex::new(dump.tuple),
+                    remote: Mutex::new(remote),
                     socket: Mutex::new(socket),
                 }));
                 Transport::from(transport.clone()).register()?;
@@ -110,7 +113,15 @@ impl PlainRtpTransport {
             ip: remote.ip().to_string(),
             port: remote.port(),
         });
-        self.base().request(call, vec![]).await?;
+        let (transport, base) = (self.clone(), self.base());
+        // Noted as soon as the answer is read: another worker may be told a moment later.
+        let channel = base.room.channel();
+        let told = channel.request_then(base.ids(), call, vec![], move |answer| {
+            answer?;
+            *lock(&transport.0.remote) = Some(remote);
+            Ok(())
+        });
+        told.await?;
         let dump = self.dump().await?;
         *lock(&self.0.tuple) = dump.tuple;
         Ok(())
@@ -130,10 +141,10 @@ impl PlainRtpTransport {
     pub(super) fn steps(&self, ids: Ids, part: Part) -> io::Result<Vec<Step>> {
         let socket = lock(&self.0.socket);
         let (described, fd) = socket.as_ref().map(BoundSocket::share).transpose()?.unzip();
-        let tuple = self.tuple();
+        let remote = *lock(&self.0.remote);
         let call = Call::CreatePlainRtpTransport(PlainRtpTransportOptions {
-            remote_ip: tuple.as_ref().map(|tuple| tuple.remote_ip.to_string()),
-            remote_port: tuple.map(|tuple| tuple.remote_port),
+            remote_ip: remote.map(|remote| remote.ip().to_string()),
+            remote_port: remote.map(|remote| remote.port()),
             socket: described,
             ..PlainRtpTransportOptions::default()
         });

@@ -194,10 +194,12 @@ impl WebRtcTransport {
         if bitrate == 0 && self.base().room.worker().kind == WorkerKind::V2 {
             return Err(Error::other("the original worker cannot remove a limit"));
         }
-        self.request(Call::SetMaxBitrate(SetMaxBitrate { bitrate }))
-            .await?;
-        lock(&self.0.now).bitrate_max = Some(bitrate);
-        Ok(())
+        let call = Call::SetMaxBitrate(SetMaxBitrate { bitrate });
+        self.change(call, vec![], move |now, _| {
+            now.bitrate_max = Some(bitrate);
+            Ok(())
+        })
+        .await
     }
 
     /// Statistics: an array with one entry (`spec: channel.md` §8.1).
@@ -231,12 +233,13 @@ impl WebRtcTransport {
     /// It is closed, or the worker is gone.
     pub async fn change_ufrag_pwd(&self) -> Result<IceParameters> {
         self.check_open()?;
-        let answer = self
-            .request(Call::ChangeUfragPwd(Default::default()))
-            .await?;
-        let parameters: IceParameters = crate::parsed(answer)?;
-        lock(&self.0.now).ice_parameters = parameters.clone();
-        Ok(parameters)
+        let call = Call::ChangeUfragPwd(Default::default());
+        self.change(call, vec![], |now, answer| {
+            let parameters: IceParameters = crate::parsed(answer)?;
+            now.ice_parameters = parameters.clone();
+            Ok(parameters)
+        })
+        .await
     }
 
     /// Tells it the client's DTLS parameters, once.
@@ -246,11 +249,13 @@ impl WebRtcTransport {
     pub async fn set_remote_dtls_parameters(&self, parameters: DtlsParameters) -> Result<()> {
         self.check_open()?;
         let call = Call::SetRemoteDtlsParameters(parameters.clone());
-        let LocalDtlsRole { role } = crate::parsed(self.request(call).await?)?;
-        let mut now = lock(&self.0.now);
-        now.dtls_local.role = role;
-        now.dtls_remote = Some(parameters);
-        Ok(())
+        self.change(call, vec![], |now, answer| {
+            let LocalDtlsRole { role } = crate::parsed(answer)?;
+            now.dtls_local.role = role;
+            now.dtls_remote = Some(parameters);
+            Ok(())
+        })
+        .await
     }
 
     /// Copies the decrypted RTP and RTCP of both directions to an address (`spec: api.md` §9.2).
@@ -261,9 +266,11 @@ impl WebRtcTransport {
     pub async fn start_mirroring(&self, options: MirroringOptions) -> Result<()> {
         self.check_open()?;
         let (call, fds) = self.mirror(options)?;
-        self.base().request(call, fds).await?;
-        lock(&self.0.now).mirroring = Some(options);
-        Ok(())
+        self.change(call, fds, move |now, _| {
+            now.mirroring = Some(options);
+            Ok(())
+        })
+        .await
     }
 
     /// The request that starts mirroring, with the descriptor that travels with it.
@@ -291,10 +298,12 @@ impl WebRtcTransport {
     /// It is closed, or the worker is gone.
     pub async fn stop_mirroring(&self) -> Result<()> {
         self.check_open()?;
-        self.request(Call::StopMirroring(Default::default()))
-            .await?;
-        lock(&self.0.now).mirroring = None;
-        Ok(())
+        let call = Call::StopMirroring(Default::default());
+        self.change(call, vec![], |now, _| {
+            now.mirroring = None;
+            Ok(())
+        })
+        .await
     }
 
     /// Sends the client `transportStats` now and every `interval_ms`, at least 1000.
@@ -338,6 +347,22 @@ impl WebRtcTransport {
 
     async fn request(&self, call: Call) -> Result<Value> {
         self.base().request(call, vec![]).await
+    }
+
+    /// Asks for something that `note` keeps, as soon as the answer is read: another worker may be
+    /// asked for everything a moment later.
+    async fn change<T: Send + 'static>(
+        &self,
+        call: Call,
+        fds: Vec<OwnedFd>,
+        note: impl FnOnce(&mut Now, Value) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (transport, base) = (self.clone(), self.base());
+        let channel = base.room.channel();
+        let changed = channel.request_then(base.ids(), call, fds, move |answer| {
+            note(&mut lock(&transport.0.now), answer?)
+        });
+        changed.await
     }
 
     /// What makes it again in another worker: as it was, with the same credentials.

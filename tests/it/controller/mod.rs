@@ -15,6 +15,7 @@ mod pausing;
 mod peer_closing;
 mod peer_page;
 mod plain;
+mod planned;
 mod processes;
 mod protocol;
 mod recovery;

@@ -19,6 +19,7 @@ fn watch(log: &Recorder, client: &Client) {
             PeerEvent::NewConsumer(_) => format!("{name} newconsumer"),
             PeerEvent::WorkerDied(_) => format!("{name} workerdied"),
             PeerEvent::Recovered(_) => format!("{name} recovered"),
+            PeerEvent::Moved(_) => format!("{name} moved"),
             PeerEvent::Close { originator, .. } => format!("{name} close {originator:?}"),
         })
     });

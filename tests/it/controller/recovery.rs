@@ -185,7 +185,7 @@ async fn nothing_is_left_of_dead_workers() {
 }
 
 /// Waits until a standby is ready; returns its process id.
-async fn standby(house: &House) -> u32 {
+pub(super) async fn standby(house: &House) -> u32 {
     let ready = async {
         loop {
             let workers = house.server.workers();

@@ -108,7 +108,9 @@ async fn when_all_workers_give_up_the_server_closes_itself() {
             None
         }
         ServerEvent::Close => Some(()),
-        ServerEvent::WorkerReady { .. } | ServerEvent::NewRoom(_) => None,
+        ServerEvent::WorkerReady { .. }
+        | ServerEvent::WorkerReplaced { .. }
+        | ServerEvent::NewRoom(_) => None,
     })
     .await;
     reasons.sort();
@@ -220,7 +222,7 @@ async fn rooms_that_cannot_be_are_refused() {
 }
 
 /// An executable script in a directory of its own.
-fn script(name: &str, text: &str) -> PathBuf {
+pub(super) fn script(name: &str, text: &str) -> PathBuf {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&directory).unwrap();
     let path = directory.join("worker");

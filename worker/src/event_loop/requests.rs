@@ -2,6 +2,7 @@
 //! request caused before it, and the log.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use broth_ipc::body::Misbehave;
 use broth_ipc::netstring::FrameError;
@@ -14,12 +15,15 @@ use crate::misbehave;
 
 /// Requests carried out per turn.
 const REQUESTS_PER_TURN: usize = 256;
+/// No further request is begun in a turn after that: media waits as long.
+const REQUESTS_TIME: Duration = Duration::from_millis(2);
 /// Where mediasoup v2's worker reads and writes the channel.
 const READ_PLACE: &str = "Channel::UnixStreamSocket::UserOnUnixStreamRead";
 const SEND_PLACE: &str = "Channel::UnixStreamSocket::Send";
 
 impl EventLoop {
     pub(super) fn handle_requests(&mut self) -> io::Result<()> {
+        let begin = Instant::now();
         for _ in 0..REQUESTS_PER_TURN {
             let request = self.channel.next_request();
             let Some(payload) = request.map_err(|error| self.framing_lost(error))? else {
@@ -28,6 +32,9 @@ impl EventLoop {
             match Request::parse(&payload) {
                 Ok(incoming) => self.handle_request(incoming)?,
                 Err(discard) => self.handle_discard(&discard)?,
+            }
+            if begin.elapsed() > REQUESTS_TIME {
+                break;
             }
         }
         Ok(())

@@ -35,8 +35,10 @@ pub use records::{
 
 /// `broth-fr`.
 const MAGIC: u64 = u64::from_le_bytes(*b"broth-fr");
-/// Changes with anything that is written.
-const VERSION: u64 = 2;
+/// Version of the layout: changes with anything that is written.
+pub const VERSION: u32 = 2;
+/// What the header says of the layout.
+const LAYOUT: u64 = (VERSION as u64) << 32 | RECORD_WORDS as u64;
 const USED: usize = 2;
 const REFUSED: usize = 3;
 const HEADER_WORDS: usize = 8;
@@ -91,8 +93,7 @@ impl Recorder {
     pub fn create(memory: Rc<Memory>) -> Self {
         let recorder = Self::over(memory);
         if recorder.capacity() > 0 {
-            let version = VERSION << 32 | RECORD_WORDS as u64;
-            for (at, word) in [MAGIC, version, 0, 0].into_iter().enumerate() {
+            for (at, word) in [MAGIC, LAYOUT, 0, 0].into_iter().enumerate() {
                 recorder.memory.store(at, word);
             }
         }
@@ -103,9 +104,8 @@ impl Recorder {
     /// well is forgotten.
     pub fn restore(memory: Rc<Memory>) -> (Self, Recordings) {
         let mut recordings = Recordings::default();
-        let is_ours = memory.len() > HEADER_WORDS
-            && memory.load(0) == MAGIC
-            && memory.load(1) == VERSION << 32 | RECORD_WORDS as u64;
+        let is_ours =
+            memory.len() > HEADER_WORDS && memory.load(0) == MAGIC && memory.load(1) == LAYOUT;
         if !is_ours {
             return (Self::create(memory), recordings);
         }

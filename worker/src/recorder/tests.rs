@@ -239,8 +239,8 @@ fn no_flipped_bit_is_believed() {
 fn memory_of_another_version_is_started_anew() {
     for (at, word) in [
         (0, 0),
-        (1, (VERSION + 1) << 32 | RECORD_WORDS as u64),
-        (1, VERSION << 32),
+        (1, LAYOUT + (1 << 32)),
+        (1, u64::from(VERSION) << 32),
     ] {
         let memory = sample();
         memory.store(at, word);
@@ -296,7 +296,7 @@ proptest! {
         if is_headed {
             Recorder::create(Rc::new(Memory::heap(WORDS)));
             memory.store(0, MAGIC);
-            memory.store(1, VERSION << 32 | RECORD_WORDS as u64);
+            memory.store(1, LAYOUT);
             memory.store(USED, pack(PLACES as u64));
         }
         prop_assert!(read(&memory).is_empty());

@@ -59,6 +59,17 @@ impl Router {
         }
     }
 
+    /// Sends what this router alone can: nothing is left to be done by its successor, which begins
+    /// with what is in the sockets.
+    pub fn finish(&mut self, io: &mut Io) {
+        self.forward(io);
+        for (_, transport) in &mut self.transports {
+            if transport.arrivals.poll_timeout().is_some() {
+                transport.send_arrivals(io);
+            }
+        }
+    }
+
     /// What was sent in this turn has left.
     pub fn commit(&mut self) {
         self.recorder.commit();
