@@ -243,7 +243,7 @@ impl Rig<'_> {
     /// from the next one.
     fn lost_at(&self, outcome: &Outcome, room: usize) -> Option<measure::Micros> {
         match self.fate(outcome, room)? {
-            Fate::Recovered { gap, back } => {
+            Fate::Recovered { gap, back } | Fate::Moved { gap, back } => {
                 let lost_at = outcome.at + back.saturating_sub(*gap);
                 Some(self.traffic.micros(lost_at))
             }

@@ -109,6 +109,10 @@ enum Name {
     Garbage,
     /// Bytes that are no message, from the worker.
     GarbageBack,
+    /// Nothing bad: another worker takes its place.
+    Replace,
+    /// Nothing bad: its rooms are moved to other workers; needs --workers 2.
+    Move,
 }
 
 /// Which fault comes next.
@@ -187,6 +191,8 @@ impl Chaos {
             },
             Name::Garbage => Fault::Garbage(Direction::ToWorker),
             Name::GarbageBack => Fault::Garbage(Direction::FromWorker),
+            Name::Replace => Fault::Replace,
+            Name::Move => Fault::Move,
         };
         Plan {
             faults: self.faults.iter().map(fault).collect(),
@@ -241,6 +247,8 @@ pub(super) fn name(fault: Fault) -> &'static str {
         Fault::SlowChannel { .. } => "slow-channel",
         Fault::Garbage(Direction::ToWorker) => "garbage",
         Fault::Garbage(Direction::FromWorker) => "garbage-back",
+        Fault::Replace => "replace",
+        Fault::Move => "move",
     }
 }
 

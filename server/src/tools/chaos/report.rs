@@ -79,7 +79,8 @@ impl AddAssign for Losses {
 
 impl HitRoom {
     fn is_silent(&self) -> bool {
-        matches!(self.fate, Fate::Recovered { .. }) && self.flows_after.is_none()
+        let goes_on = matches!(self.fate, Fate::Recovered { .. } | Fate::Moved { .. });
+        goes_on && self.flows_after.is_none()
     }
 }
 
@@ -89,10 +90,11 @@ pub(super) struct Summary {
     /// Times a room's worker was hit.
     pub(super) hit: usize,
     pub(super) recovered: usize,
+    pub(super) moved: usize,
     pub(super) unaffected: usize,
     pub(super) not_recovered: usize,
     pub(super) closed: usize,
-    /// Of the recovered: streams got nothing any more.
+    /// Of those that go on: streams got nothing any more.
     pub(super) silent: usize,
     /// From the death of the worker, once noticed, to the next going on with the room.
     pub(super) room_gap: Spread,
@@ -184,7 +186,7 @@ impl Report {
         let counts = [
             (total.not_recovered, "rooms did not recover"),
             (total.closed, "rooms were closed"),
-            (total.silent, "rooms recovered without their media"),
+            (total.silent, "rooms go on without their media"),
         ];
         let wrong = counts.into_iter().filter(|&(count, _)| count > 0);
         let mut complaints: Vec<_> = wrong
@@ -261,7 +263,14 @@ impl Report {
         for room in rooms {
             summary.hit += 1;
             match &room.fate {
-                Fate::Recovered { gap, .. } => room_gaps.push(*gap),
+                Fate::Recovered { gap, .. } => {
+                    summary.recovered += 1;
+                    room_gaps.push(*gap);
+                }
+                Fate::Moved { gap, .. } => {
+                    summary.moved += 1;
+                    room_gaps.push(*gap);
+                }
                 Fate::Unaffected => summary.unaffected += 1,
                 Fate::NotRecovered => summary.not_recovered += 1,
                 Fate::Closed(_) => summary.closed += 1,
@@ -272,7 +281,6 @@ impl Report {
             summary.key_frames += u64::from(room.key_frames);
             summary.lost += room.lost;
         }
-        summary.recovered = room_gaps.len();
         summary.room_gap = Spread::of(room_gaps);
         summary.media_gap = Spread::of(media_gaps);
         summary.flows_after = Spread::of(flows);
@@ -289,6 +297,7 @@ impl Summary {
         json!({
             "hit": self.hit,
             "recovered": self.recovered,
+            "moved": self.moved,
             "unaffected": self.unaffected,
             "notRecovered": self.not_recovered,
             "closed": self.closed,
@@ -434,7 +443,7 @@ pub(super) mod tests {
             ),
             (
                 |room| room.flows_after = None,
-                "1 rooms recovered without their media",
+                "1 rooms go on without their media",
             ),
         ];
         for (change, expected) in rows {

@@ -49,7 +49,7 @@ fn write_to(text: &mut String, report: &Report) -> fmt::Result {
     )?;
     write_verified(text, report)?;
     match report.complaints() {
-        complaints if complaints.is_empty() => writeln!(text, "all rooms recovered"),
+        complaints if complaints.is_empty() => writeln!(text, "all rooms go on"),
         complaints => complaints
             .iter()
             .try_for_each(|complaint| writeln!(text, "FAILED: {complaint}")),
@@ -63,7 +63,7 @@ fn write_summary(
     all_flow: Spread,
 ) -> fmt::Result {
     writeln!(text, "{name}: {}", counts(summary))?;
-    if summary.recovered > 0 {
+    if summary.recovered + summary.moved > 0 {
         line(text, "room gap", summary.room_gap)?;
         line(text, "room flows after", summary.flows_after)?;
         line(text, "all rooms flow after", all_flow)?;
@@ -82,6 +82,7 @@ fn counts(summary: &Summary) -> String {
     } = summary;
     let mut counts = format!("{recovered} of {hit} rooms recovered");
     for (count, what) in [
+        (summary.moved, "moved"),
         (summary.unaffected, "unaffected"),
         (summary.not_recovered, "NOT RECOVERED"),
         (summary.closed, "CLOSED"),
@@ -194,7 +195,7 @@ room 1: 3 of 3 rooms recovered; lost 0 video and 0 audio packets (0.000 % of a s
     without a fault      p50 23.0 ms, p95 23.0 ms, max 23.0 ms
 
 lost without a fault: 0; without room at the clients: 0
-all rooms recovered
+all rooms go on
 ";
         assert_eq!(text, expected);
     }
