@@ -303,7 +303,7 @@ impl Server {
     }
 
     /// Starts another worker in a place, moves all rooms to it, and ends the one that was there.
-    /// Clients notice nothing but a gap of some milliseconds; connections over TCP end.
+    /// Clients notice nothing but a gap of some milliseconds.
     ///
     /// # Errors
     /// The server is closed, there is no such place, or no other worker can be started there that

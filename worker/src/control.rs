@@ -249,7 +249,7 @@ impl Worker {
         router.finish(&mut self.io);
         self.io.sockets.flush();
         router.commit();
-        self.io.sockets.remove_router(key);
+        self.io.sockets.let_go_router(key);
         done()
     }
 }

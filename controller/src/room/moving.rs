@@ -36,7 +36,7 @@ impl Moving {
 
 impl Room {
     /// Moves it to the worker in another place. Nothing that is sent meanwhile is lost, and no
-    /// client is told; connections over TCP end. Does nothing if it is there.
+    /// client is told. Does nothing if it is there.
     ///
     /// Should a worker die meanwhile, the room is recovered as after any death.
     ///

@@ -114,6 +114,40 @@ async fn connections_go_on_over_deaths() {
 }
 
 #[tokio::test]
+async fn connections_go_on_over_planned_moves() {
+    let house = House::with(settings(149, 2)).await;
+    let (mut alice, mut bob) = (house.join("alice"), house.join("bob"));
+    let (sender, _) = connect(&alice, 1, "send").await;
+    let (mut receiver, _) = connect(&bob, 2, "recv").await;
+    let source = alice.produce(3, 1, vp8(1000)).await;
+    bob.consume(&source, 2).await;
+    let (mut seq, mut last) = (0, None);
+    for round in 0..6 {
+        for _ in 0..20 {
+            send_vp8(&sender, 1000, seq, seq == 0);
+            seq += 1;
+        }
+        house
+            .room
+            .move_to((house.room.worker_idx() + 1) % 2)
+            .await
+            .unwrap();
+        let (peer, seqs) = received(receiver, 20).await;
+        receiver = peer;
+        for seq in seqs {
+            if let Some(last) = last {
+                assert_eq!(seq, u16::wrapping_add(last, 1), "round {round}");
+            }
+            last = Some(seq);
+        }
+    }
+    alice.told().await;
+    bob.told().await;
+    assert_eq!(house.counts().await, [2, 1, 1]);
+    house.server.close().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_while_nobody_serves_it_is_noticed_by_the_next_worker() {
     let house = House::new(148).await;
     let alice = house.join("alice");

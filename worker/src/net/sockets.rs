@@ -177,18 +177,24 @@ impl Sockets {
 
     /// Closes a socket or connection. A socket's address is returned.
     pub fn remove(&mut self, key: u32) -> Option<(Protocol, SocketAddr)> {
+        if let Some((Socket::Connection(connection), _)) = self.get_mut(key) {
+            connection.shut_down();
+        }
+        self.let_go(key)
+    }
+
+    /// Leaves a socket or connection to whoever else holds it.
+    fn let_go(&mut self, key: u32) -> Option<(Protocol, SocketAddr)> {
         let entry = self.entries.try_remove(key as usize)?;
         // Closing the last descriptor would do, but the controller holds another one.
         let _ = self.epoll.delete(entry.socket.as_fd());
-        if let Socket::Connection(connection) = &entry.socket {
-            connection.shut_down();
-            if let Some(Entry {
+        if let Socket::Connection(connection) = &entry.socket
+            && let Some(Entry {
                 socket: Socket::Listener(_, open),
                 ..
             }) = self.entries.get_mut(connection.listener as usize)
-            {
-                *open -= 1;
-            }
+        {
+            *open -= 1;
         }
         match entry.socket {
             Socket::Udp(_) => Some((Protocol::Udp, entry.local)),
@@ -210,6 +216,14 @@ impl Sockets {
         self.held.retain(|held| *held != router);
         for key in self.keys_of(|owner| owner.router == router) {
             self.remove(key);
+        }
+    }
+
+    /// Leaves everything a router has to its successor.
+    pub fn let_go_router(&mut self, router: usize) {
+        for key in self.keys_of(|owner| owner.router == router) {
+            self.handle_writable(key);
+            self.let_go(key);
         }
     }
 
