@@ -4,5 +4,8 @@
 
 pub mod client;
 pub mod peer;
+pub mod recv_track;
 pub mod rtp;
+pub mod send_track;
+pub mod stamped;
 pub mod worker;

@@ -223,12 +223,18 @@ impl Peer {
         // Opening spoils the packet when the rollover counter was another.
         (0..ROLLOVERS_MAX).find_map(|roc| {
             copy.copy_from_slice(packet);
-            let before = (roc << 16 | seq).checked_sub(1);
-            let mut index = before.map_or_else(RecvIndex::new, RecvIndex::resumed);
-            let len = self.open.unprotect_rtp(&mut index, copy, header_len).ok()?;
+            let len = self.open_at(roc << 16 | seq, copy, header_len)?;
             packet.copy_from_slice(copy);
             Some(len)
         })
+    }
+
+    /// Opens a packet in place that has the SRTP index `index`, whatever came before it; `None` if
+    /// it is not authentic, and its payload is spoilt then.
+    pub fn open_at(&self, index: u64, packet: &mut [u8], header_len: usize) -> Option<usize> {
+        let before = index.checked_sub(1);
+        let mut state = before.map_or_else(RecvIndex::new, RecvIndex::resumed);
+        self.open.unprotect_rtp(&mut state, packet, header_len).ok()
     }
 
     /// Seals and sends an RTP packet; `buffer[..len]` is the packet, with room for a tag.

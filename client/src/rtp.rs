@@ -6,6 +6,12 @@ use serde_json::json;
 
 /// VP8's payload type, on both sides.
 pub const VP8_PT: u8 = 101;
+/// Payload type of RTX, on both sides.
+pub const RTX_PT: u8 = 102;
+/// Opus' payload type, as its sender has it.
+pub const OPUS_PT: u8 = 111;
+/// What an RTX packet has before the payload it repeats: that packet's number (RFC 4588 §4).
+pub const OSN_LEN: usize = 2;
 /// Bytes of the VP8 descriptor and frame header written by [`vp8_packet`].
 const VP8_HEADER: usize = 14;
 
@@ -16,7 +22,7 @@ pub fn vp8_parameters(ssrc: u32) -> RtpParameters {
         "codecs": [
             { "name": "VP8", "mimeType": "video/VP8", "clockRate": 90000, "payloadType": VP8_PT,
               "rtcpFeedback": [{ "type": "nack" }, { "type": "nack", "parameter": "pli" }] },
-            { "name": "rtx", "mimeType": "video/rtx", "clockRate": 90000, "payloadType": 102,
+            { "name": "rtx", "mimeType": "video/rtx", "clockRate": 90000, "payloadType": RTX_PT,
               "parameters": { "apt": VP8_PT } },
         ],
         "encodings": [{ "ssrc": ssrc, "rtx": { "ssrc": ssrc + 1 } }],
@@ -25,10 +31,22 @@ pub fn vp8_parameters(ssrc: u32) -> RtpParameters {
     .expect("the literal above has the shape of RTP parameters")
 }
 
+/// What an opus sender with `ssrc` sends.
+pub fn opus_parameters(ssrc: u32) -> RtpParameters {
+    serde_json::from_value(json!({
+        "muxId": ssrc.to_string(),
+        "codecs": [{ "name": "opus", "mimeType": "audio/opus", "clockRate": 48000, "channels": 2,
+                     "payloadType": OPUS_PT }],
+        "encodings": [{ "ssrc": ssrc }],
+        "rtcp": { "cname": "bench" },
+    }))
+    .expect("the literal above has the shape of RTP parameters")
+}
+
 /// The mapping that changes nothing.
 pub fn identity_mapping() -> RtpMapping {
     RtpMapping {
-        codec_payload_types: vec![(VP8_PT, VP8_PT), (102, 102)],
+        codec_payload_types: vec![(VP8_PT, VP8_PT), (RTX_PT, RTX_PT)],
         header_extension_ids: Vec::new(),
     }
 }
@@ -66,5 +84,27 @@ pub fn vp8_packet(
     payload[5] = 0;
     // The first bit of the frame header is 0 in a key frame.
     payload[6] = u8::from(!is_keyframe);
+    header_len + payload.len()
+}
+
+/// One packet of opus with `payload_len` payload bytes; returns its length.
+///
+/// # Panics
+/// `out` is shorter than the packet and a tag.
+pub fn opus_packet(out: &mut [u8], ssrc: u32, seq: u16, ts: u32, payload_len: usize) -> usize {
+    let emit = RtpEmit {
+        marker: false,
+        pt: OPUS_PT,
+        seq,
+        ts,
+        ssrc,
+    };
+    let header_len = emit
+        .emit_header(std::iter::empty(), out)
+        .expect("the buffer holds a header");
+    // A configuration of 20 ms, then whatever.
+    let payload = &mut out[header_len..header_len + payload_len.max(1)];
+    payload.fill(0x55);
+    payload[0] = 0x78;
     header_len + payload.len()
 }

@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Error, Result};
 use crate::lock;
+use crate::server::Server;
 use crate::supervisor::worker::Worker;
 use crate::worker_channel::{ChannelFault, Requests};
 
@@ -53,6 +54,12 @@ pub enum Fault {
     /// Bytes that are no message. Either end gives up a channel on which they come, and the worker
     /// with it.
     Garbage(Direction),
+    /// Nothing bad: another worker takes its place, as planned
+    /// ([`Server::replace_worker`](crate::Server::replace_worker)).
+    Replace,
+    /// Nothing bad: its rooms are moved to the workers in other places, as planned
+    /// ([`Room::move_to`](crate::Room::move_to)), one after the other.
+    Move,
 }
 
 /// Which way bytes go.
@@ -75,7 +82,12 @@ impl Fault {
 
     /// Whether it ends a worker by itself.
     fn is_deadly(self) -> bool {
-        !matches!(self, Self::SlowChannel { .. })
+        !matches!(self, Self::SlowChannel { .. }) && !self.is_planned()
+    }
+
+    /// Whether it is what operators do to workers.
+    fn is_planned(self) -> bool {
+        matches!(self, Self::Replace | Self::Move)
     }
 
     /// How long it goes on.
@@ -120,8 +132,36 @@ impl Target {
     }
 }
 
-/// Does `fault` to a worker, which obeys if `is_obedient`.
-pub(crate) async fn inject(worker: &Worker, fault: Fault, is_obedient: bool) -> Result<()> {
+/// Does `fault` to the worker in a place, which obeys if `is_obedient`.
+pub(crate) async fn inject(
+    server: &Server,
+    worker: &Worker,
+    fault: Fault,
+    is_obedient: bool,
+) -> Result<()> {
+    match fault {
+        Fault::Replace => server.replace_worker(worker.idx).await,
+        Fault::Move => move_rooms(server, worker).await,
+        _ => hurt(worker, fault, is_obedient).await,
+    }
+}
+
+/// Moves its rooms to the workers in other places.
+async fn move_rooms(server: &Server, worker: &Worker) -> Result<()> {
+    let others = server.workers().into_iter().map(|other| other.idx);
+    let others: Vec<_> = others.filter(|&idx| idx != worker.idx).collect();
+    if others.is_empty() {
+        return Err(Error::InvalidState(
+            "there is no other worker to move rooms to: have two at least".into(),
+        ));
+    }
+    for (room, idx) in worker.rooms.list().into_iter().zip(others.iter().cycle()) {
+        room.move_to(*idx).await?;
+    }
+    Ok(())
+}
+
+async fn hurt(worker: &Worker, fault: Fault, is_obedient: bool) -> Result<()> {
     if fault.needs_help() && !is_obedient {
         return Err(Error::InvalidState(format!(
             "{fault:?} needs a worker that obeys: set Settings::chaos"
@@ -141,6 +181,8 @@ pub(crate) async fn inject(worker: &Worker, fault: Fault, is_obedient: bool) -> 
         Fault::Garbage(Direction::ToWorker) => worker.channel.disturb(ChannelFault::Garbage),
         Fault::Garbage(Direction::FromWorker) => ask(worker, Misbehave::Garbage).await,
         Fault::MemoryHog { bytes } => ask(worker, Misbehave::Hog { bytes }).await,
+        // Nothing is hurt by these.
+        Fault::Replace | Fault::Move => Ok(()),
     }
 }
 

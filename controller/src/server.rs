@@ -321,13 +321,13 @@ impl Server {
     /// before it has an effect.
     ///
     /// # Errors
-    /// The server is closed, no worker is in that place, or the fault needs
-    /// [`Settings::chaos`].
+    /// The server is closed, no worker is in that place, the fault needs [`Settings::chaos`], or
+    /// what is planned cannot be done.
     pub async fn inject(&self, worker_idx: usize, fault: Fault) -> Result<()> {
         self.check_open()?;
         let slot = self.all_slots().find(|slot| slot.idx == worker_idx);
         let worker = worker_in(worker_idx, slot.as_deref())?;
-        chaos::inject(&worker, fault, self.0.settings.chaos).await
+        chaos::inject(self, &worker, fault, self.0.settings.chaos).await
     }
 
     /// Starts another worker in a place, moves all rooms to it, and ends the one that was there.

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use broth::{ListenAddr, Rebalance, Recycle, Settings, WorkerBin};
 use clap::{Args, Parser, Subcommand};
 
+use crate::tools::chaos::Chaos;
 use crate::tools::publish::Publish;
 use crate::tools::record::Record;
 
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Publish(Publish),
     /// Writes what a participant sends to a file, by ffmpeg and plain RTP.
     Record(Record),
+    /// Kills workers of a server full of native clients, and reports what those notice.
+    Chaos(Box<Chaos>),
 }
 
 #[derive(Debug, Args)]
@@ -141,7 +144,8 @@ impl Serve {
     }
 }
 
-fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+/// Reads a range of ports, as in `40000-49999`.
+pub(crate) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let number = |text: &str| text.trim().parse::<u16>().ok().filter(|&port| port > 0);
     let range = text.split_once('-');
     match range.and_then(|(min, max)| Some((number(min)?, number(max)?))) {

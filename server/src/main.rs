@@ -34,7 +34,12 @@ fn main() -> ExitCode {
     // Workers are this executable: nothing of the server may happen in them.
     broth_worker::run_if_asked();
     let command = Cli::parse().command;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let quiet = match command {
+        // Its workers die on purpose.
+        Command::Chaos(_) => "off,broth::tools=info",
+        Command::Serve(_) | Command::Publish(_) | Command::Record(_) => "info",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -58,6 +63,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(settings) => serve(settings).await,
         Command::Publish(publish) => tools::publish::run(publish).await,
         Command::Record(record) => tools::record::run(record).await,
+        Command::Chaos(chaos) => tools::chaos::run(*chaos).await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Faults on a schedule, and what becomes of the rooms.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -111,7 +112,7 @@ impl Run {
         self.next_with(|_, _| {}).await
     }
 
-    /// The same; `injected` is told at once what was done and when.
+    /// The same; `injected` is told what is done, right before that, and when.
     ///
     /// # Errors
     /// As there.
@@ -138,15 +139,26 @@ impl Run {
         let rooms = self.server.rooms();
         let rooms = rooms.iter().filter(|room| room.worker_idx() == worker_idx);
         let watched: Vec<_> = rooms.map(|room| (room.clone(), room.events())).collect();
-        self.server.inject(worker_idx, fault).await?;
         let at = Instant::now();
         injected(fault, at);
+        let mut injecting = pin!(self.server.inject(worker_idx, fault));
         let fates = watched.into_iter().map(|(room, events)| async move {
             let fate = follow(&room, events, fault, at).await;
             let room = room.id();
             RoomFate { room, fate }
         });
-        let rooms = join_all(fates).await;
+        let mut fates = pin!(join_all(fates));
+        // What is planned takes its time, in which rooms tell how they are.
+        let rooms = tokio::select! {
+            done = &mut injecting => {
+                done?;
+                fates.await
+            }
+            rooms = &mut fates => {
+                injecting.await?;
+                rooms
+            }
+        };
         self.due = self.due.max(at);
         self.report.outcomes.push(Outcome {
             fault,
@@ -187,7 +199,7 @@ async fn follow(
     at: Instant,
 ) -> Fate {
     let mut until = at + fault.duration() + DEATH_TIME;
-    if fault.is_deadly() {
+    if fault.is_deadly() || fault.is_planned() {
         until = at + RECOVERY_TIME;
     }
     let mut is_lost = false;
@@ -211,9 +223,11 @@ async fn follow(
                     CloseReason::Application | CloseReason::Server => Fate::Unaffected,
                 };
             }
-            Ok(Some(
-                RoomEvent::NewPeer(_) | RoomEvent::Moved { .. } | RoomEvent::Implicated { .. },
-            )) => {}
+            Ok(Some(RoomEvent::Moved { gap, .. })) => {
+                let back = at.elapsed();
+                return Fate::Moved { gap, back };
+            }
+            Ok(Some(RoomEvent::NewPeer(_) | RoomEvent::Implicated { .. })) => {}
             Ok(None) => return Fate::Closed(format!("room {} was closed before", room.id())),
         }
     }

@@ -45,6 +45,13 @@ pub enum Fate {
         /// From the fault.
         back: Duration,
     },
+    /// Another worker goes on with it, as planned.
+    Moved {
+        /// From the request to let go of it.
+        gap: Duration,
+        /// From the beginning of the plan for all rooms.
+        back: Duration,
+    },
     /// Its worker did not die.
     Unaffected,
     /// No worker goes on with it, ten seconds after the death.
@@ -60,11 +67,14 @@ pub struct Summary {
     pub faults: usize,
     /// Times it went on in another worker.
     pub recovered: usize,
+    /// Times it was moved, as planned.
+    pub moved: usize,
     /// Times it did not within ten seconds.
     pub not_recovered: usize,
     /// Times it was closed.
     pub closed: usize,
-    /// From the death of its worker, as soon as that was noticed, to the next going on with it.
+    /// From the death of its worker, as soon as that was noticed, or from the request to let go of
+    /// it, to the next going on with it.
     pub gap: Spread,
     /// The same from the fault.
     pub back: Spread,
@@ -146,15 +156,17 @@ impl fmt::Display for Summary {
         let Self {
             faults,
             recovered,
+            moved,
             not_recovered,
             closed,
             gap,
             back,
         } = self;
-        write!(
-            f,
-            "recovered {recovered} of {faults}, gap {gap}; from the fault: {back}"
-        )?;
+        write!(f, "recovered {recovered} of {faults}, ")?;
+        if *moved > 0 {
+            write!(f, "moved {moved}, ")?;
+        }
+        write!(f, "gap {gap}; from the fault: {back}")?;
         if not_recovered + closed > 0 {
             write!(f, "; NOT recovered {not_recovered}, CLOSED {closed}")?;
         }
@@ -169,6 +181,12 @@ fn summary<'f>(fates: impl IntoIterator<Item = &'f Fate>) -> Summary {
         summary.faults += 1;
         match fate {
             Fate::Recovered { gap, back } => {
+                summary.recovered += 1;
+                gaps.push(*gap);
+                backs.push(*back);
+            }
+            Fate::Moved { gap, back } => {
+                summary.moved += 1;
                 gaps.push(*gap);
                 backs.push(*back);
             }
@@ -177,7 +195,6 @@ fn summary<'f>(fates: impl IntoIterator<Item = &'f Fate>) -> Summary {
             Fate::Closed(_) => summary.closed += 1,
         }
     }
-    summary.recovered = gaps.len();
     summary.gap = Spread::of(gaps);
     summary.back = Spread::of(backs);
     summary
@@ -247,6 +264,19 @@ mod tests {
             report.outcomes.push(outcome(&[(2, fate)]));
             assert!(!report.is_clean());
         }
+        let moved = Fate::Moved {
+            gap: ms(2),
+            back: ms(9),
+        };
+        report.outcomes.push(outcome(&[(3, moved)]));
+        let rooms = report.rooms();
+        assert!(
+            rooms[&3]
+                .to_string()
+                .starts_with("recovered 0 of 1, moved 1, gap p50 2.0 ms,"),
+            "{}",
+            rooms[&3]
+        );
         let total = report.total().to_string();
         assert!(total.ends_with("; NOT recovered 1, CLOSED 1"), "{total}");
     }

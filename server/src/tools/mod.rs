@@ -1,6 +1,8 @@
-//! The commands that join a room from outside, with ffmpeg at the other end of plain RTP. They are
-//! clients of the server's sockets like any other and share nothing with it.
+//! The commands besides the server. `publish` and `record` join a room from outside, with ffmpeg at
+//! the other end of plain RTP: they are clients of the server's sockets like any other and share
+//! nothing with it. `chaos` has a server of its own.
 
+pub(crate) mod chaos;
 mod client;
 mod ffmpeg;
 mod ports;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use broth::chaos::{Direction, Fault};
-use broth::{RoomEvent, Settings};
+use broth::chaos::{Direction, Fault, Order, Plan};
+use broth::{RoomEvent, RoomOptions, Settings};
 use broth_client::peer::Peer;
 
 use super::media::{connect_receiver, connect_sender, send_vp8};
 use super::recovery::{received, recovered};
-use super::support::{House, pending, settings, vp8};
+use super::support::{House, codecs, pending, settings, vp8};
 
 const DEADLY: [Fault; 7] = [
     Fault::Kill,
@@ -79,6 +79,42 @@ async fn a_slow_channel_is_no_death() {
     }
     let died = |event: &RoomEvent| matches!(event, RoomEvent::WorkerDied(_));
     assert!(!pending(&mut events).iter().any(died));
+    house.server.close().await;
+}
+
+#[tokio::test]
+async fn what_is_planned_is_followed_like_faults() {
+    let house = House::with(settings(155, 2)).await;
+    let other = RoomOptions {
+        worker_idx: Some(1 - house.room.worker_idx()),
+    };
+    house.server.room(&codecs(), other).await.unwrap();
+    let plan = Plan {
+        faults: vec![Fault::Replace, Fault::Move],
+        order: Order::InTurn,
+        count: 6,
+        every: Duration::from_millis(50),
+        seed: 1,
+    };
+    let report = plan.run(&house.server).await.unwrap();
+    let total = report.total();
+    println!("{report}");
+    assert_eq!((report.outcomes.len(), total.recovered), (6, 0));
+    // A worker without rooms may have been chosen, but not in the beginning.
+    assert!(total.moved >= 1 && total.moved == total.faults, "{report}");
+    assert!(report.is_clean());
+    assert_eq!(house.counts().await, [0, 0, 0]);
+    house.server.close().await;
+}
+
+#[tokio::test]
+async fn rooms_are_moved_only_where_there_is_another_worker() {
+    let house = House::new(156).await;
+    let refused = house.server.inject(0, Fault::Move).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("have two at least"),
+        "{refused}"
+    );
     house.server.close().await;
 }
 
