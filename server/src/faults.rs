@@ -199,7 +199,7 @@ impl Life {
                     RoomEvent::Recovered(gap) => return Some(self.alive(Some(gap))),
                     RoomEvent::Moved { .. } => return Some(self.alive(None)),
                     RoomEvent::Close { .. } => return None,
-                    RoomEvent::NewPeer(_) => {}
+                    RoomEvent::NewPeer(_) | RoomEvent::Implicated { .. } => {}
                 },
             }
         }

@@ -1,5 +1,7 @@
 //! No allocation per forwarded packet, once everything has grown to its size.
 
+use std::ops::Range;
+
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -67,15 +69,18 @@ fn sealing_and_opening_do_not_allocate() {
         let seal = SealKey::new(profile, &key, &salt).unwrap();
         let open = OpenKey::new(profile, &key, &salt).unwrap();
         let mut index = RecvIndex::new();
-        let info = measure(|| {
+        let mut pass = |seqs: Range<u16>| {
             let mut packet = [0; 1300];
-            for seq in 0..100 {
+            for seq in seqs {
                 let len = vp8(&mut packet, (1, seq, 0), seq, true, &[7; 1100]);
                 let sealed = seal.protect_rtp(0, &mut packet, 12, len).unwrap();
                 let opened = open.unprotect_rtp(&mut index, &mut packet[..sealed], 12);
                 assert_eq!(opened, Ok(len));
             }
-        });
+        };
+        // The first packet of an SSRC is copied, as it is opened by trial.
+        pass(0..1);
+        let info = measure(|| pass(1..100));
         assert_eq!(info.count_total, 0, "{profile:?}: {info:?}");
     }
 }
