@@ -1,7 +1,6 @@
 //! No allocation per forwarded packet, once everything has grown to its size.
 
 use std::ops::Range;
-
 use std::rc::Rc;
 use std::time::Duration;
 
