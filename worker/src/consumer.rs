@@ -6,6 +6,8 @@
 
 mod flight;
 
+use std::time::Instant;
+
 use broth_ipc::body::{ConsumerDump, RtpStreamDump, RtpStreamParams, RtpStreamStats};
 use broth_ipc::rtp::{MediaKind, Profile, RtpParameters};
 use broth_ipc::{ConsumerId, Rejection, TransportId};
@@ -53,6 +55,8 @@ pub struct Consumer {
     current: Option<u8>,
     target: Option<u8>,
     is_sync_due: bool,
+    /// What arrived before is not for it.
+    listens_since: Option<Instant>,
 }
 
 /// The outgoing stream of an enabled consumer.
@@ -128,11 +132,17 @@ impl Consumer {
             current: None,
             target: None,
             is_sync_due: true,
+            listens_since: None,
         }
     }
 
     /// Starts sending on a transport.
-    pub fn enable(&mut self, transport: usize, parameters: RtpParameters) -> Result<(), Rejection> {
+    pub fn enable(
+        &mut self,
+        now: Instant,
+        transport: usize,
+        parameters: RtpParameters,
+    ) -> Result<(), Rejection> {
         let encoding = &parameters.encodings[0];
         let codec = parameters::codec_of(&parameters, encoding)
             .ok_or_else(|| Rejection::invalid("no media codecs found"))?;
@@ -179,24 +189,25 @@ impl Consumer {
             parameters,
         }));
         self.transport = Some(transport);
-        self.restart();
+        self.restart(now);
         Ok(())
     }
 
     /// Stops sending; its transport is gone. Its record is to be removed.
-    pub fn disable(&mut self) -> Option<Entry> {
+    pub fn disable(&mut self, now: Instant) -> Option<Entry> {
         let entry = self.take_entry();
         self.transport = None;
         self.sending = None;
         self.effective = Profile::None;
-        self.restart();
+        self.restart(now);
         entry
     }
 
     /// Begins anew with the next key frame: after a pause, or on a new transport.
-    pub fn restart(&mut self) {
+    pub fn restart(&mut self, now: Instant) {
         self.current = None;
         self.is_sync_due = true;
+        self.listens_since = Some(now);
         if let Some(sending) = &mut self.sending {
             sending.log.clear();
             sending.note(None);
@@ -355,6 +366,33 @@ impl Consumer {
             });
         }
         began
+    }
+
+    /// Whether it forwards this stream.
+    pub fn is_on(&self, stream_index: u8) -> bool {
+        self.current == Some(stream_index)
+    }
+
+    /// Forwards what arrived ahead of the packet that it began with, a key frame that was repaired
+    /// late. What is `pending` is not forwarded here.
+    pub fn catch_up(
+        &mut self,
+        io: &mut Io,
+        way: Way<'_>,
+        producer: &Producer,
+        (stream_index, began_with): (u8, u64),
+        pending: &[(u8, u64)],
+    ) {
+        let recv = &producer.streams[usize::from(stream_index)].recv;
+        for seq in began_with + 1..=recv.highest().unwrap_or(0) {
+            let packet = recv.ring.get(seq).copied();
+            let packet = packet.filter(|packet| Some(packet.arrived) >= self.listens_since);
+            if let Some(packet) = packet
+                && !pending.contains(&(stream_index, seq))
+            {
+                self.forward(io, way, producer, stream_index, &packet);
+            }
+        }
     }
 
     /// Sends a packet again that the receiver says it did not get.

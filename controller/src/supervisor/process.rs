@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,14 +25,41 @@ pub(crate) async fn ended(child: &mut Child) -> ExitStatus {
 
 /// Whether somebody has stopped it (SIGSTOP, or a debugger).
 pub(crate) fn is_stopped(child: &Child) -> bool {
-    let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    // The state comes behind the name, which may hold anything, in parentheses.
-    let stat = child.id().and_then(stat).unwrap_or_default();
-    let state = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.trim_start().chars().next());
-    matches!(state, Some('T' | 't'))
+    let usage = child.id().and_then(Usage::of);
+    usage.is_some_and(|usage| matches!(usage.state, 'T' | 't'))
+}
+
+/// What a process does, and how much it has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// `R` when it runs or could, `S` when it waits, `T` when somebody stopped it: proc(5).
+    pub(crate) state: char,
+    /// CPU time it has used.
+    pub(crate) cpu: Duration,
+}
+
+impl Usage {
+    /// As the kernel has it now; `None` if there is no such process.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(stat: &str) -> Option<Self> {
+        /// Fields between the state and the user time.
+        const BETWEEN: usize = 10;
+        /// Unit of times that the kernel tells: 10 ms on every architecture of Linux.
+        const TICK: Duration = Duration::from_millis(10);
+        // The state comes behind the name, which may hold anything, in parentheses.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let mut fields = fields.skip(BETWEEN);
+        let user: u32 = fields.next()?.parse().ok()?;
+        let system: u32 = fields.next()?.parse().ok()?;
+        Some(Self {
+            state,
+            cpu: TICK * user.saturating_add(system),
+        })
+    }
 }
 
 /// How a process ended, for people.
@@ -43,5 +71,34 @@ pub(crate) fn describe(status: ExitStatus) -> String {
             Err(_) => format!("killed by signal {number}"),
         },
         (None, None) => "ended".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_line_is_read_whatever_the_name() {
+        let stat = "42 (a) R (b) 9) S 1 42 42 0 -1 4194560 5 0 0 0 120 30 0 0 20 0 1 0 77 8 9";
+        let usage = Usage {
+            state: 'S',
+            cpu: Duration::from_millis(1500),
+        };
+        assert_eq!(Usage::parse(stat), Some(usage));
+        for broken in [
+            "",
+            "42 (a)",
+            "42 (a) S 1 2 3",
+            "42 (a) S 1 2 3 4 5 6 7 8 9 10 x 3",
+        ] {
+            assert_eq!(Usage::parse(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn this_process_runs() {
+        let usage = Usage::of(std::process::id()).unwrap();
+        assert!(matches!(usage.state, 'R' | 'S'), "{usage:?}");
     }
 }

@@ -6,6 +6,7 @@ use broth_ipc::body::{Empty, Load};
 use broth_ipc::{Call, Ids};
 use tokio::time::{sleep, timeout};
 
+use super::process::Usage;
 use super::worker::{Worker, WorkerKind};
 use crate::error::Result;
 use crate::lock;
@@ -21,7 +22,16 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// held up.
 const MISSES: u32 = 3;
 
+/// So many times a worker is spared that could run and gets no CPU: 5 s in a row.
+const STARVED_MAX: u32 = 20;
+
+/// CPU time within [`PATIENCE`] from which on a worker that gives no answer is taken to spin.
+const SPINNING: Duration = Duration::from_millis(50);
+
 /// Returns when the worker stands still: stopped, or spinning. That takes 750 to 950 ms.
+///
+/// It takes longer where the machine has no CPU for a worker that wants to answer: killing that one
+/// would only make it worse.
 ///
 /// One that does not restore takes its rooms along, so it is given the time of any other request.
 pub(crate) async fn watch(worker: &Worker) {
@@ -29,13 +39,14 @@ pub(crate) async fn watch(worker: &Worker) {
         return std::future::pending().await;
     }
     let may_die = worker.kind == WorkerKind::Broth { restores: true };
-    let mut misses = 0;
-    while misses < MISSES || !may_die {
+    let (mut misses, mut starved) = (0, 0);
+    while (misses < MISSES && starved < STARVED_MAX) || !may_die {
         let answers = worker.channel.answers();
+        let before = Usage::of(worker.pid);
         match timeout(PATIENCE, ask(worker)).await {
             Ok(Ok(load)) => {
                 *lock(&worker.load) = load;
-                misses = 0;
+                (misses, starved) = (0, 0);
                 sleep(INTERVAL).await;
             }
             // A channel that is closed tells its end elsewhere.
@@ -44,13 +55,50 @@ pub(crate) async fn watch(worker: &Worker) {
                 sleep(INTERVAL).await;
             }
             // It is at work on what it was asked before, as when it takes over many rooms.
-            Err(_) if worker.channel.answers() != answers => misses = 0,
+            Err(_) if worker.channel.answers() != answers => (misses, starved) = (0, 0),
+            Err(_) if is_starved(before, Usage::of(worker.pid)) => starved += 1,
             Err(_) => misses += 1,
         }
     }
 }
 
+/// Whether a worker that gave no answer between the two could have run, and hardly did.
+fn is_starved(before: Option<Usage>, after: Option<Usage>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else {
+        return false;
+    };
+    after.state == 'R' && after.cpu.saturating_sub(before.cpu) < SPINNING
+}
+
 async fn ask(worker: &Worker) -> Result<Load> {
     let call = Call::GetLoad(Empty::default());
     crate::parsed(worker.channel.request(Ids::NONE, call, vec![]).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_worker_that_could_run_and_did_not_is_spared() {
+        let usage = |state, ms| {
+            Some(Usage {
+                state,
+                cpu: Duration::from_millis(ms),
+            })
+        };
+        let rows = [
+            (usage('S', 100), usage('R', 100), true),
+            (usage('R', 100), usage('R', 140), true),
+            (usage('R', 100), usage('R', 150), false),
+            (usage('S', 100), usage('T', 100), false),
+            (usage('S', 100), usage('S', 100), false),
+            (usage('S', 100), usage('D', 100), false),
+            (None, usage('R', 100), false),
+            (usage('R', 100), None, false),
+        ];
+        for (before, after, expected) in rows {
+            assert_eq!(is_starved(before, after), expected, "{before:?} {after:?}");
+        }
+    }
 }

@@ -31,14 +31,19 @@ impl Router {
                 let Some(way) = self.transports[transport_key].way() else {
                     continue;
                 };
-                for &(stream, seq) in &pending {
+                for (at, &(stream, seq)) in pending.iter().enumerate() {
                     let ring = &producer.streams[usize::from(stream)].recv.ring;
                     let Some(packet) = ring.get(seq).copied() else {
                         continue;
                     };
+                    let was_on = consumer.is_on(stream);
                     if let Some(profile) = consumer.forward(io, way, producer, stream, &packet) {
                         let event = Event::EffectiveProfileChange { profile };
                         io.note_consumer(self.id, consumer.id, event);
+                    }
+                    if !was_on && consumer.is_on(stream) {
+                        let rest = &pending[at + 1..];
+                        consumer.catch_up(io, way, producer, (stream, seq), rest);
                     }
                 }
                 self.transports[transport_key].count_sent(consumer.take_sent_bytes());

@@ -76,7 +76,7 @@ impl Router {
                 "ssrc already exists on the Transport [ssrc:{ssrc}]"
             )));
         }
-        consumer.enable(transport_key, request.rtp_parameters)?;
+        consumer.enable(io.now, transport_key, request.rtp_parameters)?;
         if let Some(sending) = &consumer.sending {
             let rtx = sending.rtx.map(|(ssrc, _)| ssrc);
             for ssrc in [Some(sending.ssrc), rtx].into_iter().flatten() {
@@ -108,7 +108,7 @@ impl Router {
         for consumer in producer.consumers.clone() {
             let consumer = &mut self.consumers[consumer];
             consumer.source_paused = is_paused;
-            consumer.restart();
+            consumer.restart(io.now);
             let event = if is_paused {
                 Event::SourcePaused
             } else {
@@ -135,7 +135,7 @@ impl Router {
         let consumer = &mut self.consumers[key];
         if consumer.paused != is_paused {
             consumer.paused = is_paused;
-            consumer.restart();
+            consumer.restart(io.now);
             self.choose(io, key);
         }
         Ok(())

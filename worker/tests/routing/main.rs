@@ -8,6 +8,7 @@
 )]
 
 mod allocation;
+mod late;
 mod recovery;
 mod simulation;
 mod stage;

@@ -38,8 +38,9 @@ pub(super) struct Run {
     pub(super) source: u32,
     /// Index of its first packet, which may come late if a death came before it.
     begins: u64,
-    /// What its source had sent by then. It may begin with a key frame that came late, behind
-    /// packets that are not sent any more.
+    /// Sequence number of its source from which on everything is to come. It may begin with a key
+    /// frame that came late: what came ahead of that while nothing was wanted, or to a worker that
+    /// died, is not sent any more.
     sent_before: u64,
     ts_offset: u32,
     picture_offset: u16,
@@ -106,7 +107,10 @@ impl Got {
         let run = Run {
             source: body.ssrc,
             begins: index,
-            sent_before: source.seq,
+            sent_before: match self.may_begin || self.has_died {
+                true => source.seq,
+                false => body.seq,
+            },
             ts_offset: arrived.ts.wrapping_sub(body.ts),
             picture_offset: picture.wrapping_sub(body.picture) & 0x7FFF,
             tl0_offset: tl0.wrapping_sub(body.tl0),
