@@ -12,15 +12,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant as StdInstant};
 
 use broth_ipc::{
-    Call, Channel, Event, FromWorker, GARBAGE, Ids, Notification, PAYLOAD_BYTES_MAX, Pending,
-    Received, Request, Response, Ticket,
+    Call, Channel, ChannelError, Event, FromWorker, GARBAGE, Ids, Notification, PAYLOAD_BYTES_MAX,
+    Pending, Received, Request, Response, Ticket,
 };
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::{Error, Result};
+
+/// Requests that leave together, and messages that are handled before the next ones leave.
+const BATCH: usize = 64;
 
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -234,17 +238,19 @@ impl<H: FnMut(Notification)> Turn<H> {
     ) -> ChannelEnd {
         let mut is_closed = false;
         loop {
-            if let Some((delay, _)) = self.slow.filter(|(_, until)| StdInstant::now() < *until) {
+            let slow = self.slow.filter(|(_, until)| StdInstant::now() < *until);
+            if let Some((delay, _)) = slow {
                 sleep(delay).await;
             }
+            let batch = if slow.is_some() { 1 } else { BATCH };
             let deadline = self.deadlines.front().map(|(at, _)| *at);
             let is_alive = tokio::select! {
                 command = queue.recv() => match command {
-                    Some(command) => self.send(command),
+                    Some(command) => self.send_all(command, &mut queue, batch),
                     None => false,
                 },
                 received = self.channel.next() => match received {
-                    Ok(Received::Payload(payload)) => self.receive(&payload),
+                    Ok(Received::Payload(payload)) => self.receive_all(payload, batch),
                     Ok(Received::Eof) => {
                         is_closed = true;
                         false
@@ -280,8 +286,20 @@ impl<H: FnMut(Notification)> Turn<H> {
         }
     }
 
-    /// Sends a request; returns whether the channel is usable.
-    fn send(&mut self, command: Command) -> bool {
+    /// Sends a request and those that wait behind it; returns whether the channel is usable.
+    fn send_all(
+        &mut self,
+        first: Command,
+        queue: &mut mpsc::UnboundedReceiver<Command>,
+        most: usize,
+    ) -> bool {
+        let rest = std::iter::from_fn(|| queue.try_recv().ok());
+        let mut commands = std::iter::once(first).chain(rest.take(most - 1));
+        commands.all(|command| self.queue(command)) && usable(self.channel.flush())
+    }
+
+    /// Queues a request; returns whether the channel is usable.
+    fn queue(&mut self, command: Command) -> bool {
         let fds = command.fds.iter().map(OwnedFd::try_clone).collect();
         let (ids, call) = (command.ids, command.call.clone());
         let ticket = self.pending.insert(command);
@@ -294,13 +312,7 @@ impl<H: FnMut(Notification)> Turn<H> {
             Ok((payload, fds)) => {
                 self.deadlines
                     .push_back((Instant::now() + ANSWER_TIMEOUT, ticket));
-                match self.channel.send(&payload, fds) {
-                    Ok(()) => return true,
-                    Err(error) => {
-                        tracing::error!(%error, "worker channel lost");
-                        return false;
-                    }
-                }
+                return usable(self.channel.queue(&payload, fds));
             }
             Err(refused) => refused,
         };
@@ -323,6 +335,23 @@ impl<H: FnMut(Notification)> Turn<H> {
             true => Ok((payload, fds)),
             false => Err(Error::TooBig),
         }
+    }
+
+    /// Handles a payload and those that have arrived behind it; returns whether the channel is
+    /// usable.
+    fn receive_all(&mut self, first: Bytes, most: usize) -> bool {
+        let mut payload = first;
+        for _ in 1..most {
+            if !self.receive(&payload) {
+                return false;
+            }
+            payload = match self.channel.next_arrived() {
+                Ok(Some(next)) => next,
+                Ok(None) => return true,
+                Err(error) => return usable(Err(error)),
+            };
+        }
+        self.receive(&payload)
     }
 
     /// Handles a payload; returns whether the channel is usable.
@@ -380,6 +409,13 @@ impl<H: FnMut(Notification)> Turn<H> {
         }
         is_alive
     }
+}
+
+fn usable(result: std::result::Result<(), ChannelError>) -> bool {
+    if let Err(error) = &result {
+        tracing::error!(%error, "worker channel lost");
+    }
+    result.is_ok()
 }
 
 fn log(level: &str, message: &str) {

@@ -11,6 +11,9 @@ use tokio::io::Interest;
 use crate::netstring::FrameError;
 use crate::socket::{Fill, Flush, Inbox, Outbox, OutboxFull};
 
+/// What is queued at most before it is sent.
+const UNSENT_BYTES: usize = 64 * 1024;
+
 /// Why a channel ended.
 #[derive(Debug, Error)]
 pub enum ChannelError {
@@ -67,7 +70,28 @@ impl Channel {
     /// # Errors
     /// The channel is unusable.
     pub fn send(&mut self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<(), ChannelError> {
+        self.queue(payload, fds)?;
+        self.flush()
+    }
+
+    /// Queues a payload, to be sent with those after it.
+    ///
+    /// # Errors
+    /// The channel is unusable.
+    pub fn queue(&mut self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<(), ChannelError> {
         self.outbox.push(payload, fds)?;
+        if self.outbox.len() > UNSENT_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is queued, as far as the socket takes it; the rest leaves during
+    /// [`Channel::next`].
+    ///
+    /// # Errors
+    /// The channel is unusable.
+    pub fn flush(&mut self) -> Result<(), ChannelError> {
         self.outbox.flush(self.socket.as_fd())?;
         Ok(())
     }
@@ -78,8 +102,7 @@ impl Channel {
     /// The channel is unusable.
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), ChannelError> {
         self.outbox.push_raw(bytes);
-        self.outbox.flush(self.socket.as_fd())?;
-        Ok(())
+        self.flush()
     }
 
     /// Waits for the next payload, sending what is queued meanwhile. Cancel safe.
@@ -104,6 +127,14 @@ impl Channel {
                 return Ok(Received::Eof);
             }
         }
+    }
+
+    /// The next payload, if it has arrived already.
+    ///
+    /// # Errors
+    /// The channel is unusable.
+    pub fn next_arrived(&mut self) -> Result<Option<Bytes>, ChannelError> {
+        Ok(self.inbox.next_frame()?)
     }
 
     /// Takes the `count` descriptors of the payload taken last, or `None` if so many did not come,

@@ -28,6 +28,9 @@ const FDS_WAITING_MAX: usize = 4 * FDS_MAX;
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Most frames sent by one system call.
+const FRAMES_PER_CALL: usize = 64;
+
 /// Most bytes that may wait to be sent.
 const OUTBOX_BYTES_MAX: usize = 4 * crate::PAYLOAD_BYTES_MAX;
 
@@ -188,26 +191,65 @@ impl Outbox {
         socket: BorrowedFd<'_>,
         bytes_max: &mut usize,
     ) -> io::Result<Flush> {
-        while let Some(frame) = self.frames.front_mut() {
-            let is_begun = frame.sent > 0;
-            if !is_begun && frame.bytes.len() > *bytes_max {
+        loop {
+            let mut left = *bytes_max;
+            let frames = self.frames.iter().enumerate().take_while(|(at, frame)| {
+                // Descriptors travel with the first byte of a call.
+                let may_follow = *at == 0 || frame.fds.is_empty();
+                let rest = left.checked_sub(frame.unbegun());
+                rest.inspect(|rest| left = *rest).is_some() && may_follow
+            });
+            let count = frames.take(FRAMES_PER_CALL).count();
+            if count == 0 {
                 return Ok(Flush::Done);
             }
-            match frame.send(socket) {
-                Ok(()) => {}
-                Err(Errno::INTR) => continue,
+            match self.send(socket, count) {
+                Ok(sent) => *bytes_max -= self.take_sent(sent),
+                Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Flush::Blocked),
                 Err(error) => return Err(error.into()),
             }
-            if !is_begun {
-                *bytes_max -= frame.bytes.len();
-            }
+        }
+    }
+
+    /// Sends what is left of the first frames, and the descriptors of the first one.
+    fn send(&self, socket: BorrowedFd<'_>, count: usize) -> Result<usize, Errno> {
+        let frames = self.frames.iter().take(count);
+        let parts: Vec<_> = frames
+            .map(|frame| IoSlice::new(&frame.bytes[frame.sent..]))
+            .collect();
+        let first = self.frames.front();
+        let fds: Vec<_> = first
+            .iter()
+            .flat_map(|first| &first.fds)
+            .map(AsFd::as_fd)
+            .collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            let pushed = control.push(SendAncillaryMessage::ScmRights(&fds));
+            debug_assert!(pushed, "the space is sized for FDS_MAX descriptors");
+        }
+        sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL)
+    }
+
+    /// Notes that so many bytes are sent, and returns the length of the frames that they began.
+    fn take_sent(&mut self, mut sent: usize) -> usize {
+        let mut begun = 0;
+        while sent > 0
+            && let Some(frame) = self.frames.front_mut()
+        {
+            begun += frame.unbegun();
+            let part = sent.min(frame.bytes.len() - frame.sent);
+            frame.sent += part;
+            frame.fds.clear();
+            sent -= part;
             if frame.sent == frame.bytes.len() {
                 self.bytes -= frame.bytes.len();
                 self.frames.pop_front();
             }
         }
-        Ok(Flush::Done)
+        begun
     }
 
     /// Whether a frame is sent in part.
@@ -227,19 +269,9 @@ impl Outbox {
 }
 
 impl Frame {
-    fn send(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
-        let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            let pushed = control.push(SendAncillaryMessage::ScmRights(&fds));
-            debug_assert!(pushed, "the space is sized for FDS_MAX descriptors");
-        }
-        let rest = [IoSlice::new(&self.bytes[self.sent..])];
-        let sent = sendmsg(socket, &rest, &mut control, SendFlags::NOSIGNAL)?;
-        self.sent += sent;
-        self.fds.clear();
-        Ok(())
+    /// Its length, if nothing of it is sent.
+    fn unbegun(&self) -> usize {
+        if self.sent == 0 { self.bytes.len() } else { 0 }
     }
 }
 

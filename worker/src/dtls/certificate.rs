@@ -22,6 +22,7 @@ const ALGORITHMS: [&str; 5] = ["sha-1", "sha-224", "sha-256", "sha-384", "sha-51
 pub struct Certificate {
     x509: X509,
     key: PKey<Private>,
+    fingerprints: Vec<Fingerprint>,
 }
 
 impl Certificate {
@@ -50,10 +51,7 @@ impl Certificate {
         builder.set_not_after(Asn1Time::days_from_now(VALID_DAYS)?.as_ref())?;
         builder.set_pubkey(&key)?;
         builder.sign(&key, MessageDigest::sha256())?;
-        Ok(Self {
-            x509: builder.build(),
-            key,
-        })
+        Ok(Self::new(builder.build(), key))
     }
 
     /// Reads a certificate and its key.
@@ -61,10 +59,27 @@ impl Certificate {
     /// # Errors
     /// One of them is no PEM of its kind.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, ErrorStack> {
-        Ok(Self {
-            x509: X509::from_pem(certificate.as_bytes())?,
-            key: PKey::private_key_from_pem(key.as_bytes())?,
-        })
+        Ok(Self::new(
+            X509::from_pem(certificate.as_bytes())?,
+            PKey::private_key_from_pem(key.as_bytes())?,
+        ))
+    }
+
+    fn new(x509: X509, key: PKey<Private>) -> Self {
+        let fingerprints = ALGORITHMS
+            .iter()
+            .filter_map(|&algorithm| {
+                Some(Fingerprint {
+                    algorithm: algorithm.into(),
+                    value: fingerprint_of(&x509, algorithm)?,
+                })
+            })
+            .collect();
+        Self {
+            x509,
+            key,
+            fingerprints,
+        }
     }
 
     /// The certificate and its key as PEM.
@@ -81,15 +96,7 @@ impl Certificate {
 
     /// The fingerprints by every known algorithm.
     pub fn fingerprints(&self) -> Vec<Fingerprint> {
-        ALGORITHMS
-            .iter()
-            .filter_map(|&algorithm| {
-                Some(Fingerprint {
-                    algorithm: algorithm.into(),
-                    value: fingerprint_of(&self.x509, algorithm)?,
-                })
-            })
-            .collect()
+        self.fingerprints.clone()
     }
 
     pub(super) fn x509(&self) -> &X509Ref {

@@ -22,7 +22,13 @@ const READ_PLACE: &str = "Channel::UnixStreamSocket::UserOnUnixStreamRead";
 const SEND_PLACE: &str = "Channel::UnixStreamSocket::Send";
 
 impl EventLoop {
+    /// Carries out what the controller asked, and tells it in one go.
     pub(super) fn handle_requests(&mut self) -> io::Result<()> {
+        self.take_requests()?;
+        self.send_notes()
+    }
+
+    fn take_requests(&mut self) -> io::Result<()> {
         let begin = Instant::now();
         for _ in 0..REQUESTS_PER_TURN {
             let request = self.channel.next_request();
@@ -73,13 +79,13 @@ impl EventLoop {
         if is_unknown {
             self.log_wrong_request(&format!("unknown request.method '{method}'"));
         }
-        self.send_notes()?;
+        self.push_notes()?;
         match self.worker.misbehaviour.take() {
             None => Ok(()),
             Some(Misbehave::Hog { bytes }) => misbehave::hog(bytes),
             Some(Misbehave::Garbage) => {
                 self.channel.push_garbage();
-                self.flush_channel()
+                Ok(())
             }
         }
     }
@@ -98,7 +104,7 @@ impl EventLoop {
                 );
             }
         }
-        self.send_notes()
+        self.push_notes()
     }
 
     /// What mediasoup v2's worker logs before it refuses a request.
