@@ -8,6 +8,8 @@
 )]
 
 mod allocation;
+mod peer;
 mod recovery;
 mod simulation;
 mod stage;
+mod whole_way;
