@@ -110,6 +110,10 @@ pub struct Load {
     pub loop_us_max: u64,
     /// Datagrams received since start.
     pub datagrams_received: u64,
+    /// Calls since start that received datagrams; one call may bring many. 0 from a worker that
+    /// does not count them.
+    #[serde(default)]
+    pub recv_calls: u64,
     /// Datagrams sent since start.
     pub datagrams_sent: u64,
     /// Send calls since start; one call may carry many datagrams.

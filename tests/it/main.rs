@@ -19,4 +19,5 @@ mod recovery;
 mod simulcast;
 mod support;
 mod suspension;
+mod system_calls;
 mod v2;

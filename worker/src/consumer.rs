@@ -209,7 +209,8 @@ impl Consumer {
         self.is_sync_due = true;
         self.listens_since = Some(now);
         if let Some(sending) = &mut self.sending {
-            sending.log.clear();
+            // Whoever is paused takes no memory for it.
+            sending.log = SentLog::default();
             sending.note(None);
         }
     }
@@ -362,7 +363,8 @@ impl Consumer {
                 picture_id,
                 tl0picidx,
                 abs_send_time: rewrite.abs_send_time,
-                ..Sent::default()
+                resent: 0,
+                at_ms: io.now_ms() as u32,
             });
         }
         began

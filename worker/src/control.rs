@@ -163,6 +163,7 @@ impl Worker {
         let mut load = Load {
             routers: self.routers.len(),
             datagrams_received: self.io.received,
+            recv_calls: self.io.recv_calls,
             datagrams_sent: self.io.sockets.queue.counters.packets,
             send_calls: self.io.sockets.queue.counters.calls,
             drops: self.io.drops.to_map(),

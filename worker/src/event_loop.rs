@@ -206,8 +206,10 @@ impl EventLoop {
             let Some((Socket::Udp(socket), ..)) = self.worker.io.sockets.get_mut(key) else {
                 return;
             };
+            let received = self.batch.recv(socket.as_fd());
+            self.worker.io.recv_calls += 1;
             // An ICMP error of an earlier packet is reported here too; the next call goes on.
-            let Ok(count) = self.batch.recv(socket.as_fd()) else {
+            let Ok(count) = received else {
                 return;
             };
             let Worker { routers, io, .. } = &mut self.worker;

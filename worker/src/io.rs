@@ -13,9 +13,10 @@ use crate::net::binder::Binder;
 use crate::net::sockets::Sockets;
 use crate::srtp::Profile;
 use crate::stream::PacketPool;
+use crate::wire::rtcp::ReportBlock;
 
-/// Packets kept for retransmission over all streams of a worker: 256 MiB of buffers.
-const POOL_PACKETS_MAX: usize = 160 * 1024;
+/// What packets kept for retransmission may take, over all streams of a worker.
+const POOL_BYTES_MAX: usize = 256 << 20;
 /// Seconds between the NTP epoch (1900) and the UNIX epoch.
 const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
 
@@ -39,16 +40,26 @@ pub struct Io {
     pub drops: Drops,
     /// Datagrams received.
     pub received: u64,
+    /// System calls that received datagrams.
+    pub recv_calls: u64,
     /// DTLS settings shared by all transports.
     pub dtls: DtlsContext,
     /// The worker's certificate.
     pub certificate: Certificate,
     /// Reused for what is assembled before it is queued.
     pub scratch: Vec<u8>,
+    /// Reused for arrivals on their way into a packet.
+    pub fci: Vec<u8>,
+    /// Reused for numbers to be asked for.
+    pub missing: Vec<u16>,
+    /// Reused for what is reported of streams.
+    pub blocks: Vec<ReportBlock>,
     /// What is in hand.
     pub black_box: BlackBox,
     /// When the machine started.
     start: Instant,
+    /// From then to now.
+    since_start: Duration,
 }
 
 impl Io {
@@ -61,21 +72,27 @@ impl Io {
         certificate: Certificate,
     ) -> Result<Self, openssl::error::ErrorStack> {
         let now = Instant::now();
+        let start = now.checked_sub(uptime()).unwrap_or(now);
         Ok(Self {
             now,
             ntp: 0,
             sockets,
             binder: Binder::default(),
             log: Log::default(),
-            pool: PacketPool::new(POOL_PACKETS_MAX),
+            pool: PacketPool::new(POOL_BYTES_MAX),
             notes: Vec::new(),
             drops: Drops::default(),
             received: 0,
+            recv_calls: 0,
             dtls: DtlsContext::new(&certificate, &Profile::ALL)?,
             certificate,
             scratch: Vec::with_capacity(2048),
+            fci: Vec::new(),
+            missing: Vec::new(),
+            blocks: Vec::new(),
             black_box: BlackBox::default(),
-            start: now.checked_sub(uptime()).unwrap_or(now),
+            start,
+            since_start: now.duration_since(start),
         })
     }
 
@@ -95,6 +112,7 @@ impl Io {
     /// Sets the time of this turn; `since_unix_epoch` is the wall clock.
     pub fn set_now(&mut self, now: Instant, since_unix_epoch: Duration) {
         self.now = now;
+        self.since_start = now.duration_since(self.start);
         let seconds = since_unix_epoch.as_secs() + NTP_UNIX_SECONDS;
         let fraction = (u64::from(since_unix_epoch.subsec_nanos()) << 32) / 1_000_000_000;
         self.ntp = seconds << 32 | fraction;
@@ -107,7 +125,7 @@ impl Io {
 
     /// Time since the machine started.
     pub fn since_start(&self) -> Duration {
-        self.now.duration_since(self.start)
+        self.since_start
     }
 
     /// Counts a packet that went no further.

@@ -338,6 +338,13 @@ impl Producer {
         has_changed
     }
 
+    /// Gives back what was kept of streams that fell silent.
+    pub fn clear_silent(&mut self, io: &mut Io) {
+        for stream in &mut self.streams {
+            stream.recv.ring.clear_if_silent(&mut io.pool, io.now);
+        }
+    }
+
     /// Gives back the kept packets. Must be called before dropping.
     pub fn clear(&mut self, io: &mut Io) {
         for stream in &mut self.streams {

@@ -5,8 +5,10 @@
 //! role, checks the peer's certificate against its signalled fingerprint, and keeps the
 //! schedule of retransmissions. OpenSSL retransmits by itself when a call finds its own timer,
 //! on the real clock, run out; the schedule here, on the injected clock, only makes those
-//! calls happen. Application data is discarded.
+//! calls happen. Application data is discarded. Once the keys are exported OpenSSL is done and
+//! `association` has what is left to be said.
 
+mod association;
 mod certificate;
 mod datagrams;
 
@@ -17,10 +19,11 @@ use broth_ipc::body::{DtlsRole, DtlsState, Fingerprint};
 use openssl::error::ErrorStack;
 use openssl::ssl::{
     ErrorCode, ShutdownState, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions,
-    SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
+    SslRef, SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
 };
 use thiserror::Error;
 
+use association::{Association, Heard};
 pub use certificate::Certificate;
 use certificate::fingerprint_of;
 use datagrams::Datagrams;
@@ -104,6 +107,14 @@ impl DtlsContext {
     /// # Errors
     /// OpenSSL does not take the certificate or a setting.
     pub fn new(certificate: &Certificate, profiles: &[Profile]) -> Result<Self, ErrorStack> {
+        Self::with_ciphers(certificate, profiles, CIPHERS)
+    }
+
+    fn with_ciphers(
+        certificate: &Certificate,
+        profiles: &[Profile],
+        ciphers: &str,
+    ) -> Result<Self, ErrorStack> {
         let mut builder = SslContextBuilder::new(SslMethod::dtls())?;
         builder.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
         // The distribution's level may refuse a certificate that was given, such as one of 1024
@@ -111,7 +122,7 @@ impl DtlsContext {
         builder.set_security_level(1);
         builder.set_certificate(certificate.x509())?;
         builder.set_private_key(certificate.key())?;
-        builder.set_cipher_list(CIPHERS)?;
+        builder.set_cipher_list(ciphers)?;
         builder.set_options(
             SslOptions::NO_TICKET
                 | SslOptions::NO_QUERY_MTU
@@ -140,7 +151,13 @@ enum Phase {
         schedule: Option<Schedule>,
     },
     /// Done; what the peer still sends can only be its goodbye.
-    Done(SslStream<Datagrams>),
+    Done {
+        stream: SslStream<Datagrams>,
+        /// The datagrams that ended the handshake, if they were ours.
+        last_flight: Vec<Vec<u8>>,
+    },
+    /// Done and verified, without OpenSSL.
+    Associated(Box<Association>),
     /// Done by an earlier endpoint, whose association is lost: nothing more can be said or heard.
     Resumed,
     /// Over.
@@ -241,9 +258,13 @@ impl Dtls {
         }
         match &self.phase {
             // Even a finished handshake is void, its keys belong to the other role.
-            Phase::Handshaking { .. } | Phase::Done(_) if is_reversed => self.start(now),
-            Phase::Done(_) => self.verify(),
-            Phase::Idle | Phase::Handshaking { .. } | Phase::Resumed | Phase::Ended => {}
+            Phase::Handshaking { .. } | Phase::Done { .. } if is_reversed => self.start(now),
+            Phase::Done { .. } => self.verify(),
+            Phase::Idle
+            | Phase::Handshaking { .. }
+            | Phase::Associated(_)
+            | Phase::Resumed
+            | Phase::Ended => {}
         }
         Ok(role)
     }
@@ -261,8 +282,16 @@ impl Dtls {
     /// Takes a datagram of the peer.
     pub fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) {
         match &mut self.phase {
-            Phase::Handshaking { stream, .. } | Phase::Done(stream) => {
+            Phase::Handshaking { stream, .. } | Phase::Done { stream, .. } => {
                 stream.get_mut().push(datagram);
+            }
+            Phase::Associated(association) => {
+                match association.hear(datagram) {
+                    Heard::Nothing => {}
+                    Heard::Waiting => self.outgoing.extend(association.last_flight.clone()),
+                    Heard::Goodbye => self.finish(DtlsState::Closed),
+                }
+                return;
             }
             Phase::Idle | Phase::Resumed | Phase::Ended => return,
         }
@@ -275,7 +304,11 @@ impl Dtls {
             Phase::Handshaking { schedule, .. } => schedule
                 .as_ref()
                 .map(|schedule| schedule.retransmit_at.min(schedule.gives_up_at)),
-            Phase::Idle | Phase::Done(_) | Phase::Resumed | Phase::Ended => None,
+            Phase::Idle
+            | Phase::Done { .. }
+            | Phase::Associated(_)
+            | Phase::Resumed
+            | Phase::Ended => None,
         }
     }
 
@@ -357,14 +390,14 @@ impl Dtls {
                         gives_up_at,
                     });
                 }
-                self.outgoing.extend(sent);
+                self.outgoing.extend(sent.iter().cloned());
                 match result {
-                    Ok(()) => self.complete(),
+                    Ok(()) => self.complete(sent.into()),
                     Err(error) if is_waiting(error.code()) => {}
                     Err(_) => self.finish(DtlsState::Failed),
                 }
             }
-            Phase::Done(stream) => {
+            Phase::Done { stream, .. } => {
                 let mut discarded = [0; 512];
                 let end = loop {
                     match stream.ssl_read(&mut discarded) {
@@ -382,15 +415,18 @@ impl Dtls {
                     });
                 }
             }
-            Phase::Idle | Phase::Resumed | Phase::Ended => {}
+            Phase::Idle | Phase::Associated(_) | Phase::Resumed | Phase::Ended => {}
         }
     }
 
-    /// The handshake is done.
-    fn complete(&mut self) {
+    /// The handshake is done, with our `last_flight` if the peer's was not the last.
+    fn complete(&mut self, last_flight: Vec<Vec<u8>>) {
         let phase = std::mem::replace(&mut self.phase, Phase::Ended);
         if let Phase::Handshaking { stream, .. } = phase {
-            self.phase = Phase::Done(stream);
+            self.phase = Phase::Done {
+                stream,
+                last_flight,
+            };
             if self.remote_fingerprint.is_some() {
                 self.verify();
             }
@@ -399,7 +435,14 @@ impl Dtls {
 
     /// Compares the peer's certificate with its fingerprint and exports the keys.
     fn verify(&mut self) {
-        let (Phase::Done(stream), Some(expected)) = (&self.phase, &self.remote_fingerprint) else {
+        let Phase::Done {
+            stream,
+            last_flight,
+        } = &mut self.phase
+        else {
+            return;
+        };
+        let Some(expected) = &self.remote_fingerprint else {
             return;
         };
         let peer = stream.ssl().peer_certificate();
@@ -408,12 +451,17 @@ impl Dtls {
                 .is_some_and(|value| value.eq_ignore_ascii_case(&expected.value))
         });
         let connected = verified.and_then(|cert| {
-            let keys = self.export(stream)?;
+            let keys = export(stream.ssl(), self.role)?;
             let pem = String::from_utf8(cert.to_pem().ok()?).ok()?;
             Some((keys, pem))
         });
         match connected {
             Some((keys, remote_cert)) => {
+                let last_flight = std::mem::take(last_flight);
+                let association = Association::take_over(stream.ssl(), self.role, last_flight);
+                if let Some(association) = association {
+                    self.phase = Phase::Associated(Box::new(association));
+                }
                 self.state = DtlsState::Connected;
                 self.events.push_back(DtlsEvent::Connected {
                     keys: Box::new(keys),
@@ -428,37 +476,15 @@ impl Dtls {
     }
 
     fn say_goodbye(&mut self) {
-        if let Phase::Done(stream) = &mut self.phase {
-            // It is the peer's loss if this fails.
-            let _ = stream.shutdown();
-            self.outgoing.extend(stream.get_mut().take_outgoing());
+        match &mut self.phase {
+            Phase::Done { stream, .. } => {
+                // It is the peer's loss if this fails.
+                let _ = stream.shutdown();
+                self.outgoing.extend(stream.get_mut().take_outgoing());
+            }
+            Phase::Associated(association) => self.outgoing.extend(association.say_goodbye()),
+            Phase::Idle | Phase::Handshaking { .. } | Phase::Resumed | Phase::Ended => {}
         }
-    }
-
-    fn export(&self, stream: &SslStream<Datagrams>) -> Option<SrtpKeys> {
-        let ssl = stream.ssl();
-        let profile = Profile::from_openssl_name(ssl.selected_srtp_profile()?.name())?;
-        let (key_len, salt_len) = (profile.key_len(), profile.salt_len());
-        let mut material = vec![0; 2 * (key_len + salt_len)];
-        ssl.export_keying_material(&mut material, EXPORTER_LABEL, None)
-            .ok()?;
-        let (client_key, rest) = material.split_at(key_len);
-        let (server_key, rest) = rest.split_at(key_len);
-        let (client_salt, server_salt) = rest.split_at(salt_len);
-        let client = (client_key.to_vec(), client_salt.to_vec());
-        let server = (server_key.to_vec(), server_salt.to_vec());
-        let (local, remote) = if self.role == DtlsRole::Client {
-            (client, server)
-        } else {
-            (server, client)
-        };
-        Some(SrtpKeys {
-            profile,
-            local_key: local.0,
-            local_salt: local.1,
-            remote_key: remote.0,
-            remote_salt: remote.1,
-        })
     }
 
     fn finish(&mut self, state: DtlsState) {
@@ -470,6 +496,31 @@ impl Dtls {
         self.state = state;
         self.events.push_back(DtlsEvent::State(state));
     }
+}
+
+fn export(ssl: &SslRef, role: DtlsRole) -> Option<SrtpKeys> {
+    let profile = Profile::from_openssl_name(ssl.selected_srtp_profile()?.name())?;
+    let (key_len, salt_len) = (profile.key_len(), profile.salt_len());
+    let mut material = vec![0; 2 * (key_len + salt_len)];
+    ssl.export_keying_material(&mut material, EXPORTER_LABEL, None)
+        .ok()?;
+    let (client_key, rest) = material.split_at(key_len);
+    let (server_key, rest) = rest.split_at(key_len);
+    let (client_salt, server_salt) = rest.split_at(salt_len);
+    let client = (client_key.to_vec(), client_salt.to_vec());
+    let server = (server_key.to_vec(), server_salt.to_vec());
+    let (local, remote) = if role == DtlsRole::Client {
+        (client, server)
+    } else {
+        (server, client)
+    };
+    Some(SrtpKeys {
+        profile,
+        local_key: local.0,
+        local_salt: local.1,
+        remote_key: remote.0,
+        remote_salt: remote.1,
+    })
 }
 
 fn is_waiting(code: ErrorCode) -> bool {

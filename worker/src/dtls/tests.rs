@@ -271,6 +271,99 @@ fn a_goodbye_closes_the_other_side() {
     assert_eq!(server.states.last(), Some(&DtlsState::Closed));
 }
 
+/// With OpenSSL at the other end, in every cipher and in both roles.
+#[test]
+fn goodbyes_cross_with_openssl() {
+    let ciphers = [
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+    ];
+    for (cipher, is_client, is_ours_first) in ciphers
+        .into_iter()
+        .flat_map(|cipher| [(cipher, true), (cipher, false)])
+        .flat_map(|(cipher, is_client)| [(cipher, is_client, true), (cipher, is_client, false)])
+    {
+        let mut ours = Side::new(&Profile::ALL);
+        let (role, remote_role) = match is_client {
+            true => (DtlsRole::Client, DtlsRole::Server),
+            false => (DtlsRole::Server, DtlsRole::Client),
+        };
+        let theirs = Certificate::generate().unwrap();
+        let context = DtlsContext::with_ciphers(&theirs, &Profile::ALL, cipher).unwrap();
+        let mut ssl = Ssl::new(&context.0).unwrap();
+        ssl.set_mtu(MTU).unwrap();
+        match is_client {
+            true => ssl.set_accept_state(),
+            false => ssl.set_connect_state(),
+        }
+        let mut stream = SslStream::new(ssl, Datagrams::default()).unwrap();
+        let now = Instant::now();
+        let fingerprints = theirs.fingerprints();
+        let chosen = ours.dtls.set_remote(now, remote_role, &fingerprints);
+        assert_eq!(chosen.unwrap(), role);
+        ours.dtls.handle_ice_connected(now);
+        for _ in 0..10 {
+            exchange(&mut ours, &mut stream, |stream| {
+                let _ = stream.do_handshake();
+            });
+        }
+        assert_eq!(stream.ssl().current_cipher().unwrap().name(), cipher);
+        assert!(ours.keys.is_some() && matches!(ours.dtls.phase, Phase::Associated(_)));
+
+        if is_ours_first {
+            ours.dtls.close();
+            exchange(&mut ours, &mut stream, |stream| {
+                assert_eq!(
+                    stream.ssl_read(&mut [0; 10]).unwrap_err().code(),
+                    ErrorCode::ZERO_RETURN
+                );
+            });
+        } else {
+            stream.shutdown().unwrap();
+            exchange(&mut ours, &mut stream, |_| {});
+            assert_eq!(ours.states.last(), Some(&DtlsState::Closed), "{cipher}");
+        }
+    }
+}
+
+/// Carries what there is to and from OpenSSL, which works on it in between.
+fn exchange(
+    ours: &mut Side,
+    stream: &mut SslStream<Datagrams>,
+    work: impl FnOnce(&mut SslStream<Datagrams>),
+) {
+    while let Some(datagram) = ours.dtls.poll_transmit() {
+        stream.get_mut().push(&datagram);
+    }
+    work(stream);
+    for datagram in stream.get_mut().take_outgoing() {
+        ours.dtls.handle_datagram(Instant::now(), &datagram);
+    }
+    ours.collect();
+}
+
+#[test]
+fn what_is_not_authentic_says_nothing() {
+    let (mut client, mut server) = pair(&Profile::ALL, &Profile::ALL);
+    connect(&mut client, &mut server);
+    client.dtls.close();
+    let goodbye = client.dtls.poll_transmit().unwrap();
+    let now = Instant::now();
+    for at in 0..goodbye.len() {
+        let mut damaged = goodbye.clone();
+        damaged[at] ^= 1;
+        server.dtls.handle_datagram(now, &damaged);
+        server.dtls.handle_datagram(now, &goodbye[..at]);
+        assert_eq!(server.dtls.state(), DtlsState::Connected, "{at}");
+        assert!(server.dtls.poll_transmit().is_none());
+    }
+    // A record may follow another one.
+    let two = [&[22; 13 + 0x1616][..], &goodbye].concat();
+    server.dtls.handle_datagram(now, &two);
+    assert_eq!(server.dtls.state(), DtlsState::Closed);
+}
+
 #[test]
 fn new_parameters_after_the_end_begin_the_next_association() {
     let now = Instant::now();

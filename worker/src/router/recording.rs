@@ -88,6 +88,9 @@ impl Router {
                 transport.send_arrivals(io);
             }
         }
+        for (_, producer) in &mut self.producers {
+            producer.clear(io);
+        }
     }
 
     /// What was sent in this turn has left.

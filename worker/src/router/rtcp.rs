@@ -153,7 +153,8 @@ impl Router {
                 transport.send_rtcp(io, &mut packet);
             }
         }
-        let mut blocks = Vec::new();
+        let mut blocks = std::mem::take(&mut io.blocks);
+        blocks.clear();
         for &producer in &transport.producers {
             for stream in &mut self.producers[producer].streams {
                 blocks.push(stream.recv.report_block(io.now));
@@ -166,6 +167,7 @@ impl Router {
                 transport.send_rtcp(io, &mut packet);
             }
         }
+        io.blocks = blocks;
         transport.send_rtcp(io, &mut packet);
         io.scratch = packet;
         self.send_remb(io, key);

@@ -89,7 +89,7 @@ impl Router {
 
     /// Asks again for what is still missing: packets and key frames.
     pub(super) fn handle_stream_timeouts(&mut self, io: &mut Io, key: usize) {
-        let mut missing = Vec::new();
+        let mut missing = std::mem::take(&mut io.missing);
         for at in 0..self.transports[key].producers.len() {
             let producer_key = self.transports[key].producers[at];
             for index in 0..self.producers[producer_key].streams.len() {
@@ -121,11 +121,13 @@ impl Router {
                 }
             }
         }
+        io.missing = missing;
     }
 
     fn update_activity(&mut self, io: &mut Io, key: usize) {
         for at in 0..self.transports[key].producers.len() {
             let producer_key = self.transports[key].producers[at];
+            self.producers[producer_key].clear_silent(io);
             if self.producers[producer_key].update_activity(io) {
                 self.choose_all(io, producer_key);
             }

@@ -45,6 +45,7 @@ impl CmKey {
     }
 
     /// Seals a packet whose last bytes are room for the tag.
+    #[inline(never)]
     pub(super) fn seal_rtp(&self, roc: u32, packet: &mut [u8], header_len: usize) {
         let plain_len = packet.len() - self.rtp_tag_len;
         let (packet, room) = packet.split_at_mut(plain_len);
@@ -54,6 +55,7 @@ impl CmKey {
         room.copy_from_slice(&tag[..room.len()]);
     }
 
+    #[inline(never)]
     pub(super) fn open_rtp(
         &self,
         roc: u32,

@@ -28,6 +28,7 @@ impl GcmKey {
     }
 
     /// Seals a packet whose last 16 bytes are room for the tag.
+    #[inline(never)]
     pub(super) fn seal_rtp(
         &self,
         roc: u32,
@@ -47,6 +48,7 @@ impl GcmKey {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn open_rtp(
         &self,
         roc: u32,

@@ -108,17 +108,19 @@ impl Arrivals {
         let reference = first.div_euclid(DELTAS_PER_REFERENCE);
         let mut previous = reference * DELTAS_PER_REFERENCE;
         let mut statuses = [Status::Missing; STATUSES_MAX];
-        let mut deltas = Vec::with_capacity(2 * STATUSES_MAX);
-        let mut count = 0;
+        let mut deltas = [0; 2 * STATUSES_MAX];
+        let (mut count, mut deltas_len) = (0, 0);
         for arrival in self.waiting.iter().take(STATUSES_MAX) {
             if let Some(at) = arrival {
                 let delta = at - previous;
                 if let Ok(small) = u8::try_from(delta) {
                     statuses[count] = Status::Small;
-                    deltas.push(small);
+                    deltas[deltas_len] = small;
+                    deltas_len += 1;
                 } else if let Ok(large) = i16::try_from(delta) {
                     statuses[count] = Status::Large;
-                    deltas.extend_from_slice(&large.to_be_bytes());
+                    deltas[deltas_len..deltas_len + 2].copy_from_slice(&large.to_be_bytes());
+                    deltas_len += 2;
                 } else {
                     // Too far from the one before: the next feedback has a reference of its own.
                     break;
@@ -132,7 +134,7 @@ impl Arrivals {
         fci.extend_from_slice(&(count as u16).to_be_bytes());
         fci.extend_from_slice(&[r2, r1, r0, self.feedback_count]);
         emit_chunks(fci, &statuses[..count]);
-        fci.extend_from_slice(&deltas);
+        fci.extend_from_slice(&deltas[..deltas_len]);
         self.feedback_count = self.feedback_count.wrapping_add(1);
         self.waiting.drain(..count);
         self.base = Some(base + count as u64);

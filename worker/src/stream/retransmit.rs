@@ -37,6 +37,8 @@ pub struct RetransmitRing {
     /// Where the sweep for old packets goes on.
     sweep: usize,
     highest: u64,
+    /// When the last packet was kept.
+    newest: Option<Instant>,
 }
 
 impl RetransmitRing {
@@ -47,6 +49,7 @@ impl RetransmitRing {
             return;
         }
         self.highest = self.highest.max(packet.seq);
+        self.newest = Some(packet.arrived);
         self.sweep(pool, packet.arrived);
         while self.is_slot_taken(&packet) && self.slots.len() < CAPACITY_MAX {
             self.grow();
@@ -69,11 +72,20 @@ impl RetransmitRing {
 
     /// Gives all buffers back.
     pub fn clear(&mut self, pool: &mut PacketPool) {
-        for packet in self.slots.drain(..).flatten() {
+        for packet in std::mem::take(self).slots.into_iter().flatten() {
             pool.free(packet.id);
         }
-        self.sweep = 0;
-        self.highest = 0;
+    }
+
+    /// Gives all buffers back if the stream fell silent: nobody can use them any more, and no
+    /// packet comes that would sweep them.
+    pub fn clear_if_silent(&mut self, pool: &mut PacketPool, now: Instant) {
+        if self
+            .newest
+            .is_some_and(|at| now.duration_since(at) > AGE_MAX)
+        {
+            self.clear(pool);
+        }
     }
 
     /// Looks at two slots and frees what is too old: amortised, a whole ring is swept while
@@ -131,7 +143,7 @@ mod tests {
 
     #[test]
     fn packets_are_found_until_overwritten_and_nothing_leaks() {
-        let mut pool = PacketPool::new(4096);
+        let mut pool = PacketPool::new(4 << 20);
         let mut ring = RetransmitRing::default();
         let now = Instant::now();
         assert!(ring.get(1).is_none());
@@ -156,7 +168,7 @@ mod tests {
 
     #[test]
     fn old_packets_are_given_back_while_new_ones_arrive() {
-        let mut pool = PacketPool::new(4096);
+        let mut pool = PacketPool::new(4 << 20);
         let mut ring = RetransmitRing::default();
         let now = Instant::now();
         for seq in 0..1000 {
@@ -168,8 +180,23 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_stream_keeps_nothing() {
+        let mut pool = PacketPool::new(4 << 20);
+        let mut ring = RetransmitRing::default();
+        let now = Instant::now();
+        for seq in 1..20 {
+            let packet = packet(&mut pool, seq, now);
+            ring.insert(&mut pool, packet);
+        }
+        ring.clear_if_silent(&mut pool, now + AGE_MAX);
+        assert!(ring.get(19).is_some());
+        ring.clear_if_silent(&mut pool, now + AGE_MAX + Duration::from_millis(1));
+        assert_eq!((pool.in_use(), ring.slots.capacity()), (0, 0));
+    }
+
+    #[test]
     fn a_cleared_ring_takes_lower_numbers() {
-        let mut pool = PacketPool::new(64);
+        let mut pool = PacketPool::new(4 << 20);
         let mut ring = RetransmitRing::default();
         let now = Instant::now();
         for seq in [100_000, 5] {

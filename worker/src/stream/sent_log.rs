@@ -4,6 +4,8 @@
 const CAPACITY_MAX: usize = 1024;
 /// Where the log starts to grow from.
 const CAPACITY_FIRST: usize = 64;
+/// What was sent longer ago need not be remembered: its source is no longer kept.
+const AGE_MS_MAX: u32 = 2000;
 /// A packet is sent again so many times at most.
 const RESENT_MAX: u8 = 10;
 /// Between two retransmissions of a packet while the round-trip time is unknown.
@@ -28,11 +30,12 @@ pub struct Sent {
     pub abs_send_time: [u8; 3],
     /// How often it was sent again.
     pub resent: u8,
-    /// When, in the caller's milliseconds.
-    pub resent_at_ms: u32,
+    /// When it was sent last, in the caller's milliseconds.
+    pub at_ms: u32,
 }
 
-/// The last packets sent by one consumer. Takes no memory before the first.
+/// The last packets sent by one consumer. Takes no memory before the first, and no more than for
+/// what is sent while it can be repeated.
 #[derive(Debug, Default)]
 pub struct SentLog {
     slots: Vec<Option<Sent>>,
@@ -45,10 +48,7 @@ impl SentLog {
         if self.highest.saturating_sub(sent.out_seq) >= CAPACITY_MAX as u64 {
             return;
         }
-        while self.slots.is_empty()
-            || (self.slots.len() < CAPACITY_MAX
-                && self.slots[self.at(sent.out_seq)].is_some_and(|old| old.out_seq != sent.out_seq))
-        {
+        while self.slots.len() < CAPACITY_MAX && self.is_slot_taken(&sent) {
             self.grow();
         }
         self.highest = self.highest.max(sent.out_seq);
@@ -74,18 +74,26 @@ impl SentLog {
     pub fn may_resend(&mut self, seq: u16, now_ms: u32, rtt_ms: u32) -> Option<Sent> {
         let sent = self.lookup(seq)?;
         let rtt_ms = if rtt_ms == 0 { RTT_MS_DEFAULT } else { rtt_ms };
-        let is_recent = sent.resent > 0 && now_ms.wrapping_sub(sent.resent_at_ms) < rtt_ms;
+        let is_recent = sent.resent > 0 && now_ms.wrapping_sub(sent.at_ms) < rtt_ms;
         if is_recent || sent.resent == RESENT_MAX {
             return None;
         }
         sent.resent += 1;
-        sent.resent_at_ms = now_ms;
+        sent.at_ms = now_ms;
         Some(*sent)
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.slots.fill(None);
+    }
+
+    /// Whether the slot of `sent` holds another packet that is still of use.
+    fn is_slot_taken(&self, sent: &Sent) -> bool {
+        self.slots.is_empty()
+            || self.slots[self.at(sent.out_seq)].is_some_and(|old| {
+                old.out_seq != sent.out_seq && sent.at_ms.wrapping_sub(old.at_ms) <= AGE_MS_MAX
+            })
     }
 
     fn grow(&mut self) {
@@ -142,6 +150,21 @@ mod tests {
         assert!(log.lookup(4999 - 1023).is_some());
         assert!(log.lookup(4999 - 1024).is_none());
         assert!(SentLog::default().lookup(0).is_none());
+    }
+
+    #[test]
+    fn the_log_holds_what_is_sent_in_two_seconds() {
+        for (interval_ms, capacity) in [(20, 128), (5, 512), (1, CAPACITY_MAX)] {
+            let mut log = SentLog::default();
+            for n in 0..5000 {
+                log.insert(Sent {
+                    out_seq: n,
+                    at_ms: (n as u32 * interval_ms).wrapping_sub(1000),
+                    ..Sent::default()
+                });
+            }
+            assert_eq!(log.slots.len(), capacity, "{interval_ms}");
+        }
     }
 
     #[test]

@@ -70,6 +70,7 @@ fn run(loss_percent: u64, rtt_ms: u64) -> (usize, u64, u64) {
             let out_seq = numbering.forward((1 << 16) + ms / 5).unwrap();
             log.insert(Sent {
                 out_seq,
+                at_ms: ms as u32,
                 ..Sent::default()
             });
             // The last packet must arrive for the gap before it to be seen.

@@ -157,12 +157,12 @@ impl Transport {
     /// Tells the peer when its packets arrived.
     pub fn send_arrivals(&mut self, io: &mut Io) {
         let mut packet = std::mem::take(&mut io.scratch);
-        let mut fci = Vec::new();
-        while self.arrivals.emit(&mut fci) {
+        io.fci.clear();
+        while self.arrivals.emit(&mut io.fci) {
             packet.clear();
-            emit_transport_feedback(&mut packet, 0, self.arrivals.media(), &fci);
+            emit_transport_feedback(&mut packet, 0, self.arrivals.media(), &io.fci);
             self.send_rtcp(io, &mut packet);
-            fci.clear();
+            io.fci.clear();
         }
         if let Some(flight) = &self.flight {
             flight.set_twcc_count(self.arrivals.feedback_count());

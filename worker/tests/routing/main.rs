@@ -9,6 +9,8 @@
 
 mod allocation;
 mod late;
+mod peer;
 mod recovery;
 mod simulation;
 mod stage;
+mod whole_way;

@@ -180,6 +180,15 @@ impl Stage {
             },
             paused: false,
         };
+        self.produce_as(transport, id, request);
+    }
+
+    pub(crate) fn produce_as(
+        &mut self,
+        transport: TransportId,
+        id: ProducerId,
+        request: CreateProducer,
+    ) {
         let ids = Ids::router(ROUTER).transport(transport).producer(id);
         self.call(ids, Call::CreateProducer(request)).unwrap();
     }
@@ -191,14 +200,23 @@ impl Stage {
         id: ConsumerId,
         ssrc: u32,
     ) {
-        let kind = MediaKind::Video;
+        self.consume_as(transport, producer, id, MediaKind::Video, parameters(ssrc));
+    }
+
+    pub(crate) fn consume_as(
+        &mut self,
+        transport: TransportId,
+        producer: ProducerId,
+        id: ConsumerId,
+        kind: MediaKind,
+        rtp_parameters: RtpParameters,
+    ) {
         let ids = Ids::router(ROUTER)
             .transport(transport)
             .producer(producer)
             .consumer(id);
         let create = Call::CreateConsumer(CreateConsumer { kind });
         self.call(ids, create).unwrap();
-        let rtp_parameters = parameters(ssrc);
         let enable = Call::EnableConsumer(EnableConsumer { rtp_parameters });
         self.call(ids, enable).unwrap();
     }
