@@ -29,6 +29,10 @@ pub struct Hello {
     /// Whether the descriptor of a [black box](crate::black_box) comes with it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub black_box: bool,
+    /// How many microseconds, at most 1000, the beginning of a video frame may wait for the rest;
+    /// absent: as the worker thinks best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_us: Option<u32>,
 }
 
 /// `worker.misbehave`: carried out once it is answered, by a worker that was told to obey.

@@ -17,12 +17,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use broth_ipc::Fill;
 use broth_ipc::black_box::Work;
+use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::net::sockets::{Path, Socket};
-use crate::net::sys::{RECV_BATCH, RecvBatch};
+use crate::net::sys::{self, RECV_BATCH, RecvBatch};
 use crate::net::tcp_frame::{FRAME_BYTES_MAX, Frames};
 use crate::worker::Worker;
 
@@ -66,6 +67,10 @@ pub struct EventLoop {
     /// What is read from a connection: one frame at least.
     stream: Box<[u8]>,
     deadlines: BinaryHeap<Reverse<(Instant, usize, usize)>>,
+    /// The last turn took so long.
+    took: Duration,
+    /// The kernel sleeps by milliseconds only.
+    is_coarse: bool,
 }
 
 impl EventLoop {
@@ -96,6 +101,8 @@ impl EventLoop {
             batch: RecvBatch::default(),
             stream: vec![0; FRAME_BYTES_MAX].into(),
             deadlines: BinaryHeap::new(),
+            took: Duration::ZERO,
+            is_coarse: false,
         })
     }
 
@@ -146,6 +153,8 @@ impl EventLoop {
         }
         self.handle_requests()?;
         self.handle_deadlines();
+        // Longer turns gather packets by themselves.
+        self.worker.io.may_hold = !self.is_coarse && self.took <= self.worker.io.hold.time();
         for (_, router) in &mut self.worker.routers {
             router.forward(&mut self.worker.io);
         }
@@ -155,7 +164,8 @@ impl EventLoop {
             router.commit();
         }
         self.send_notes()?;
-        self.worker.meter.add_turn(turn.elapsed());
+        self.took = turn.elapsed();
+        self.worker.meter.add_turn(self.took);
         Ok(None)
     }
 
@@ -165,7 +175,8 @@ impl EventLoop {
             .worker
             .routers
             .iter()
-            .filter_map(|(_, router)| router.audio_levels_at())
+            .flat_map(|(_, router)| [router.audio_levels_at(), router.held_until()])
+            .flatten()
             .chain(self.deadlines.peek().map(|Reverse((at, ..))| *at))
             .min();
         let until_deadline = deadline.map(|at| at.saturating_duration_since(now));
@@ -173,14 +184,17 @@ impl EventLoop {
             .into_iter()
             .flatten()
             .fold(SLEEP_MAX, Duration::min);
+        let epoll = self.worker.io.sockets.epoll();
+        if !self.is_coarse {
+            let slept = sys::wait(epoll, events, sleep);
+            self.is_coarse = slept == Err(Errno::ENOSYS);
+            if !self.is_coarse {
+                return ready(slept);
+            }
+        }
         // Rounded up: waking a moment early would only spin.
         let millis = sleep.as_micros().div_ceil(1000) as u16;
-        let epoll = self.worker.io.sockets.epoll();
-        match epoll.wait(events, EpollTimeout::from(millis)) {
-            Ok(ready) => Ok(ready),
-            Err(nix::Error::EINTR) => Ok(0),
-            Err(error) => Err(error.into()),
-        }
+        ready(epoll.wait(events, EpollTimeout::from(millis)))
     }
 
     fn handle_socket(&mut self, key: u32, flags: EpollFlags) {
@@ -323,6 +337,14 @@ impl EventLoop {
         }
         io.sockets.flush();
         self.say_goodbye();
+    }
+}
+
+/// How many descriptors are ready; none after a signal.
+fn ready(slept: nix::Result<usize>) -> io::Result<usize> {
+    match slept {
+        Err(Errno::EINTR) => Ok(0),
+        slept => Ok(slept?),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::log::Log;
 use crate::net::binder::Binder;
 use crate::net::sockets::Sockets;
 use crate::srtp::Profile;
-use crate::stream::PacketPool;
+use crate::stream::{Hold, PacketPool};
 
 /// Packets kept for retransmission over all streams of a worker: 256 MiB of buffers.
 const POOL_PACKETS_MAX: usize = 160 * 1024;
@@ -47,6 +47,10 @@ pub struct Io {
     pub scratch: Vec<u8>,
     /// What is in hand.
     pub black_box: BlackBox,
+    /// How long the beginning of a frame may wait for the rest.
+    pub hold: Hold,
+    /// Whether waiting gains anything now, and ends in time.
+    pub may_hold: bool,
     /// When the machine started.
     start: Instant,
 }
@@ -75,6 +79,8 @@ impl Io {
             certificate,
             scratch: Vec::with_capacity(2048),
             black_box: BlackBox::default(),
+            hold: Hold::default(),
+            may_hold: true,
             start: now.checked_sub(uptime()).unwrap_or(now),
         })
     }

@@ -1,6 +1,7 @@
-//! `recvmmsg` and `sendmmsg` with UDP generic segmentation offload.
+//! `recvmmsg` and `sendmmsg` with UDP generic segmentation offload, and other calls without a safe
+//! wrapper.
 //!
-//! The one place of the worker with `unsafe`: these two system calls take arrays of headers
+//! The one place of the packet path with `unsafe`: these two system calls take arrays of headers
 //! that point at each other. All pointers are set right before the call, from slices that
 //! outlive it.
 
@@ -15,10 +16,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
+use nix::sys::epoll::{Epoll, EpollEvent};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::SockType;
+use nix::sys::time::TimeSpec;
 
 /// Messages received per call; each is a datagram, or several of equal length that the kernel
 /// coalesced (`UDP_GRO`).
@@ -126,6 +131,28 @@ fn segment_len(header: &libc::msghdr) -> Option<usize> {
         ptr::read_unaligned(libc::CMSG_DATA(cmsg).cast())
     };
     usize::try_from(len).ok().filter(|&len| len > 0)
+}
+
+/// Waits for events as `epoll_wait`, but by nanoseconds (`epoll_pwait2`).
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.11, or as there.
+pub fn wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: Duration) -> nix::Result<usize> {
+    let timeout = TimeSpec::from_duration(timeout);
+    // SAFETY: an `EpollEvent` is an `epoll_event` (`repr(transparent)`), the kernel writes as many
+    // as there is room for and only reads the timeout.
+    let ready = unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            epoll.0.as_raw_fd(),
+            events.as_mut_ptr(),
+            events.len() as libc::c_int,
+            ptr::from_ref(timeout.as_ref()),
+            ptr::null::<libc::sigset_t>(),
+            0_usize,
+        )
+    };
+    Errno::result(ready).map(|ready| ready as usize)
 }
 
 /// Takes over an inherited stream socket; `None` if the descriptor is not one.

@@ -8,6 +8,7 @@
 )]
 
 mod allocation;
+mod hold;
 mod recovery;
 mod simulation;
 mod stage;
