@@ -118,6 +118,9 @@ pub struct Load {
     pub datagrams_sent: u64,
     /// Send calls since start; one call may carry many datagrams.
     pub send_calls: u64,
+    /// Datagrams since start that had to wait until the kernel had room for them.
+    #[serde(default)]
+    pub datagrams_delayed: u64,
     /// Datagrams dropped since start, by reason.
     pub drops: BTreeMap<String, u64>,
     /// Resident memory in bytes.

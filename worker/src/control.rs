@@ -170,12 +170,14 @@ impl Worker {
             datagrams_received: self.io.received,
             datagrams_sent: self.io.sockets.queue.counters.packets,
             send_calls: self.io.sockets.queue.counters.calls,
+            datagrams_delayed: self.io.sockets.queue.counters.delayed,
             drops: self.io.drops.to_map(),
             ..self.meter.take()
         };
         let counters = &self.io.sockets.queue.counters;
         for (name, count) in [
-            ("sendBlocked", counters.blocked),
+            ("sendQueueFull", counters.overflowed),
+            ("sendQueueExpired", counters.expired),
             ("sendRefused", counters.refused),
             ("tcpBlocked", self.io.sockets.tcp_blocked),
         ] {

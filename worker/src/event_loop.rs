@@ -202,7 +202,12 @@ impl EventLoop {
             self.worker.io.sockets.handle_writable(key);
         }
         match self.worker.io.sockets.get_mut(key) {
-            Some((Socket::Udp(_), router)) => self.receive(key, router),
+            Some((Socket::Udp(_), router)) => {
+                let is_readable = flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLERR);
+                if is_readable && self.worker.io.sockets.is_read(key) {
+                    self.receive(key, router);
+                }
+            }
             Some((Socket::Listener(..), ..)) => {
                 for _ in 0..ACCEPTS_PER_TURN {
                     if !matches!(self.worker.io.sockets.accept(key), Ok(Some(_))) {
