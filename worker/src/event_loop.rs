@@ -232,6 +232,7 @@ impl EventLoop {
             let Worker { routers, io, .. } = &mut self.worker;
             let router = &mut routers[router];
             for index in 0..count {
+                io.set_arrived(self.batch.stamp(index));
                 self.batch.datagrams(index, |datagram, remote| {
                     io.received += 1;
                     io.black_box.take_datagram(router.id, remote, datagram);
@@ -268,6 +269,7 @@ impl EventLoop {
         };
         let id = self.worker.routers[router].id;
         self.worker.io.black_box.take(Work::Connection, id, None);
+        self.worker.io.set_arrived(None);
         let mut frames = Frames::of(&mut self.stream[..len]);
         let mut is_over = len == 0;
         for packet in frames.by_ref() {

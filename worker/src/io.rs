@@ -16,6 +16,8 @@ use crate::stream::{Hold, PacketPool};
 
 /// Packets kept for retransmission over all streams of a worker: 256 MiB of buffers.
 const POOL_PACKETS_MAX: usize = 160 * 1024;
+/// Longest time a datagram waits in its socket for a worker: its successor, at that.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Seconds between the NTP epoch (1900) and the UNIX epoch.
 const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
 
@@ -23,6 +25,10 @@ const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
 pub struct Io {
     /// Read once per turn.
     pub now: Instant,
+    /// When what is in hand came in: before that, if it had to wait in its socket.
+    pub arrived: Instant,
+    /// `now` by the wall clock, since the UNIX epoch.
+    wall: Duration,
     /// The same instant in NTP format, 32.32 seconds since 1900.
     pub ntp: u64,
     /// Sockets and what waits to leave through them.
@@ -67,6 +73,8 @@ impl Io {
         let now = Instant::now();
         Ok(Self {
             now,
+            arrived: now,
+            wall: Duration::ZERO,
             ntp: 0,
             sockets,
             binder: Binder::default(),
@@ -101,9 +109,20 @@ impl Io {
     /// Sets the time of this turn; `since_unix_epoch` is the wall clock.
     pub fn set_now(&mut self, now: Instant, since_unix_epoch: Duration) {
         self.now = now;
+        self.arrived = now;
+        self.wall = since_unix_epoch;
         let seconds = since_unix_epoch.as_secs() + NTP_UNIX_SECONDS;
         let fraction = (u64::from(since_unix_epoch.subsec_nanos()) << 32) / 1_000_000_000;
         self.ntp = seconds << 32 | fraction;
+    }
+
+    /// Takes over when the next datagrams came in, by the wall clock. A time that cannot be, as the
+    /// clock was set meanwhile, is none.
+    pub fn set_arrived(&mut self, since_unix_epoch: Option<Duration>) {
+        let age = since_unix_epoch
+            .and_then(|stamp| self.wall.checked_sub(stamp))
+            .filter(|age| *age <= WAIT_MAX);
+        self.arrived = self.now - age.unwrap_or_default();
     }
 
     /// Milliseconds since the machine started: a successor goes on with the same clock.
@@ -114,6 +133,11 @@ impl Io {
     /// Time since the machine started.
     pub fn since_start(&self) -> Duration {
         self.now.duration_since(self.start)
+    }
+
+    /// When what is in hand came in, since the machine started.
+    pub fn arrived_since_start(&self) -> Duration {
+        self.arrived.duration_since(self.start)
     }
 
     /// Counts a packet that went no further.
@@ -154,4 +178,34 @@ impl Io {
 /// Time since the machine started.
 fn uptime() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::epoll::{Epoll, EpollCreateFlags};
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_arrival_lies_a_little_in_the_past_or_is_now() {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let certificate = Certificate::generate().unwrap();
+        let mut io = Io::new(Sockets::new(epoll), certificate).unwrap();
+        let (wall, ms) = (Duration::from_secs(1_700_000_000), Duration::from_millis);
+        io.set_now(io.now + ms(5000), wall);
+        let rows = [
+            (None, ms(0)),
+            (Some(wall), ms(0)),
+            (Some(wall - ms(3)), ms(3)),
+            (Some(wall - WAIT_MAX), WAIT_MAX),
+            // The clock was set.
+            (Some(wall - WAIT_MAX - ms(1)), ms(0)),
+            (Some(wall + ms(1)), ms(0)),
+            (Some(Duration::ZERO), ms(0)),
+        ];
+        for (stamp, age) in rows {
+            io.set_arrived(stamp);
+            assert_eq!(io.now - io.arrived, age, "{stamp:?}");
+        }
+    }
 }

@@ -170,7 +170,7 @@ impl Producer {
         let info = inspect(stream.codec, header.payload(packet));
         let seq = stream
             .recv
-            .handle_rtp(io.now, header, packet.len(), info)
+            .handle_rtp(io.now, io.arrived, header, packet.len(), info)
             .ok_or(DropReason::Duplicate)?;
         if let Some((_, level)) = self
             .level_ext

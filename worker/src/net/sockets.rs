@@ -8,7 +8,7 @@ use std::time::Instant;
 use broth_ipc::body::Protocol;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::UdpGroSegment;
+use nix::sys::socket::sockopt::{ReceiveTimestampns, UdpGroSegment};
 use slab::Slab;
 
 use super::connection::Connection;
@@ -103,6 +103,8 @@ impl Sockets {
                 socket.set_nonblocking(true)?;
                 // Only saves work; an old kernel delivers datagrams one by one.
                 let _ = setsockopt(&socket, UdpGroSegment, &true);
+                // Without it everything that waited for a turn came in then.
+                let _ = setsockopt(&socket, ReceiveTimestampns, &true);
                 let local = socket.local_addr()?;
                 (Socket::Udp(socket), local)
             }
