@@ -248,13 +248,13 @@ impl Room {
     fn dying_turn(&mut self, death: Death) {
         self.turns_since_death += 1;
         // What waited for the rest of its frame has waited long enough.
-        self.stage.advance(TURN);
+        let sent = self.end_turn(TURN);
+        self.finish_turn(sent);
         self.send();
         let first = self.below(self.queue.len() as u64 + 1) as usize;
         self.receive(first);
-        let sent = self.end_turn();
-        self.stage.commit();
-        self.deliver_all(sent);
+        let sent = self.end_turn(PART);
+        self.finish_turn(sent);
         if let Death::Working(writes) = death {
             self.memory.die_after(writes);
         }
@@ -265,7 +265,7 @@ impl Room {
             0
         };
         self.receive(self.queue.len().saturating_sub(later));
-        let mut sent = self.end_turn();
+        let mut sent = self.end_turn(PART);
         match death {
             Death::Working(_) => sent.clear(),
             Death::Sending => {
@@ -276,8 +276,7 @@ impl Room {
             Death::Committing(writes) => self.memory.die_after(writes),
             Death::Changing(_) | Death::Sleeping => {}
         }
-        self.stage.commit();
-        self.deliver_all(sent);
+        self.finish_turn(sent);
     }
 
     /// The first `count` datagrams on their way come in.
@@ -292,16 +291,18 @@ impl Room {
         }
     }
 
-    /// Fans out what is not to wait; returns what is to be sent.
-    fn end_turn(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
-        self.stage.advance(PART);
+    /// Fans out what is not to wait after `time`; returns what is to be sent.
+    fn end_turn(&mut self, time: Duration) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.stage.advance(time);
         let mut sent = Vec::new();
         self.stage
             .take(|_, addr, datagram| sent.push((addr, datagram.to_vec())));
         sent
     }
 
-    fn deliver_all(&mut self, sent: Vec<(SocketAddr, Vec<u8>)>) {
+    /// What was sent has left.
+    fn finish_turn(&mut self, sent: Vec<(SocketAddr, Vec<u8>)>) {
+        self.stage.commit();
         for (addr, datagram) in sent {
             self.deliver(addr, &datagram);
         }
