@@ -13,8 +13,8 @@ use crate::wire::rtcp::{FirEntry, emit_fir, emit_pli};
 
 impl Router {
     /// Fans out what arrived, but for the beginnings of frames whose rest is about to come
-    /// ([`Cuts`](crate::stream::Cuts)). They wait until all that waits in this router is complete, at
-    /// most until [`held_until`](Self::held_until).
+    /// ([`Cuts`](crate::stream::Cuts)). Each waits for the end of its frame, at most until
+    /// [`held_until`](Self::held_until).
     pub fn forward(&mut self, io: &mut Io) {
         let may_hold = io.may_hold && !io.hold.time().is_zero();
         let is_over = self.held_until.is_some_and(|until| until <= io.now);
