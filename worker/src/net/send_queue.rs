@@ -1,7 +1,7 @@
 //! Packets on their way out: written once into an arena, grouped by destination, sent in as
 //! few system calls as the kernel allows.
 //!
-//! A socket without room keeps what it did not take in a [`Backlog`], and what comes after it. That
+//! A socket without room keeps what it did not take in a backlog, and what comes after it. That
 //! is sent when the socket is writable again; what would take too much memory or too long is dropped
 //! and counted.
 
