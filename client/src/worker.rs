@@ -132,6 +132,7 @@ impl DrivenWorker {
             dtls: None,
             chaos: false,
             black_box: false,
+            hold_us: None,
         };
         worker.call(Ids::NONE, Call::Hello(hello))?;
         Ok(worker)

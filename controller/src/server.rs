@@ -146,6 +146,7 @@ impl Server {
             dtls: settings.dtls.clone(),
             chaos: settings.chaos,
             black_box: false,
+            hold_us: Some(u32::try_from(settings.hold.as_micros()).unwrap_or(u32::MAX)),
         }));
         let cpus = cpus::assign(&ordered, settings.num_workers);
         let count = cpus.len();

@@ -18,6 +18,8 @@ const WORKER_BIN_ENV: &str = "BROTH_WORKER";
 
 /// Youngest age at which workers may be replaced.
 const AGE_MIN: Duration = Duration::from_secs(1);
+/// Longest time packets may wait to be sent together.
+const HOLD_MAX: Duration = Duration::from_millis(1);
 
 /// An address media is received at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +129,9 @@ pub struct Settings {
     /// Two deaths of workers over the same transport or room within this time are no accident; a
     /// room over which one died stays in a worker of its own for so long. Default: ten minutes.
     pub quarantine: Duration,
+    /// How long the beginning of a video frame may wait for the rest, so that each viewer is sent
+    /// both in one go (`docs/performance.md`). At most a millisecond; zero: not at all.
+    pub hold: Duration,
     /// Workers do to themselves what [`Server::inject`](crate::Server::inject) asks: for tests
     /// only.
     pub chaos: bool,
@@ -148,6 +153,7 @@ impl Default for Settings {
             recycle: Recycle::default(),
             crash_dir: None,
             quarantine: Duration::from_secs(600),
+            hold: Duration::from_micros(400),
             chaos: false,
         }
     }
@@ -187,6 +193,12 @@ impl Settings {
             return fail(format!(
                 "workers would be replaced all the time: give a recycling age of at least {} s",
                 AGE_MIN.as_secs()
+            ));
+        }
+        if self.hold > HOLD_MAX {
+            return fail(format!(
+                "packets would wait for {:?}: give a hold of at most {HOLD_MAX:?}",
+                self.hold
             ));
         }
         if self.listen.is_empty() {
@@ -306,8 +318,9 @@ mod tests {
         let any = IpAddr::from([0, 0, 0, 0]);
         let local = IpAddr::from([127, 0, 0, 1]);
         type Row<'a> = (&'a dyn Fn(&mut Settings), &'a str);
-        let rows: [Row<'_>; 12] = [
+        let rows: [Row<'_>; 13] = [
             (&|s| s.num_workers = Some(0), "num_workers is 0"),
+            (&|s| s.hold = Duration::from_millis(2), "wait for 2ms"),
             (
                 &|s| s.log_level = "chicken".into(),
                 "'chicken' for logLevel",

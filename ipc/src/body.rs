@@ -29,6 +29,10 @@ pub struct Hello {
     /// Whether the descriptor of a [black box](crate::black_box) comes with it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub black_box: bool,
+    /// How many microseconds, at most 1000, the beginning of a video frame may wait for the rest;
+    /// absent: as the worker thinks best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_us: Option<u32>,
 }
 
 /// `worker.misbehave`: carried out once it is answered, by a worker that was told to obey.
@@ -118,6 +122,9 @@ pub struct Load {
     pub datagrams_sent: u64,
     /// Send calls since start; one call may carry many datagrams.
     pub send_calls: u64,
+    /// Datagrams since start that had to wait until the kernel had room for them.
+    #[serde(default)]
+    pub datagrams_delayed: u64,
     /// Datagrams dropped since start, by reason.
     pub drops: BTreeMap<String, u64>,
     /// Resident memory in bytes.

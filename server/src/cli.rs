@@ -65,6 +65,10 @@ pub(crate) struct Serve {
     /// Where reports of workers' deaths are written [default: nowhere].
     #[arg(long, env = "BROTH_CRASH_DIR", value_name = "DIR")]
     crash_dir: Option<PathBuf>,
+    /// Microseconds, at most 1000, that the beginning of a video frame may wait for the rest, so
+    /// that each viewer is sent both in one go; 0: none.
+    #[arg(long, env = "BROTH_HOLD_US", value_name = "US", default_value_t = 400)]
+    hold_us: u16,
     /// Certificate chain (PEM) for HTTPS; without it plain HTTP is served.
     #[arg(long, env = "BROTH_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -99,6 +103,7 @@ impl Serve {
                 age: self.recycle_age.map(Duration::from_secs),
             },
             crash_dir: self.crash_dir.clone(),
+            hold: Duration::from_micros(self.hold_us.into()),
             chaos: self.chaos,
             ..Settings::default()
         };

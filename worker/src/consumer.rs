@@ -29,6 +29,8 @@ use flight::Flight;
 
 /// Bytes of the original sequence number in front of an RTX payload (RFC 4588 §4).
 const OSN_LEN: usize = 2;
+/// The beginning of a VP8 payload with its descriptor, a whole block of AES.
+const VP8_HEAD: usize = 16;
 
 /// A consumer.
 pub struct Consumer {
@@ -510,6 +512,26 @@ fn picture_of(info: &PayloadInfo) -> Picture {
     }
 }
 
+/// A packet whose payload is not all there.
+#[derive(Clone, Copy)]
+struct Emitted<'s> {
+    /// Bytes of the header.
+    header_len: usize,
+    /// Bytes that are written.
+    len: usize,
+    /// What is to follow them, where all receivers share it.
+    rest: &'s [u8],
+}
+
+impl Emitted<'_> {
+    /// Writes the rest as it is; returns the length of the packet.
+    fn finish(self, slot: &mut [u8]) -> Option<usize> {
+        let end = self.len + self.rest.len();
+        slot.get_mut(self.len..end)?.copy_from_slice(self.rest);
+        Some(end)
+    }
+}
+
 /// What [`Consumer::choose`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
@@ -533,23 +555,28 @@ impl Sending {
         if let Some(mirror) = way.mirror {
             let slot = io.sockets.slot();
             let emitted = self.emit(slot, producer, &packet.header, source, rewrite);
-            if let Some((_, len)) = emitted {
+            if let Some(len) = emitted.and_then(|emitted| emitted.finish(slot)) {
                 io.sockets.commit(mirror, len);
             }
         }
         let slot = io.sockets.slot();
-        let Some((header_len, len)) = self.emit(slot, producer, &packet.header, source, rewrite)
-        else {
+        let Some(emitted) = self.emit(slot, producer, &packet.header, source, rewrite) else {
             return false;
         };
         // After the last index there is none.
         let Ok(roc) = u32::try_from(rewrite.seq >> 16) else {
             return false;
         };
-        let sealed = way
-            .seal
-            .map_or(Ok(len), |seal| seal.protect_rtp(roc, slot, header_len, len));
-        let Ok(len) = sealed else {
+        let Emitted {
+            header_len,
+            len,
+            rest,
+        } = emitted;
+        let sealed = match way.seal {
+            Some(seal) => seal.protect_rtp_with(roc, slot, header_len, len, rest).ok(),
+            None => emitted.finish(slot),
+        };
+        let Some(len) = sealed else {
             return false;
         };
         io.sockets.commit(way.path, len);
@@ -557,15 +584,15 @@ impl Sending {
         true
     }
 
-    /// Writes header and payload, returns the length of the header and of the packet.
-    fn emit(
+    /// Writes the header and what of the payload differs from receiver to receiver.
+    fn emit<'s>(
         &self,
         slot: &mut [u8],
         producer: &Producer,
         header: &RtpHeader,
-        source: &[u8],
+        source: &'s [u8],
         rewrite: &Rewrite,
-    ) -> Option<(usize, usize)> {
+    ) -> Option<Emitted<'s>> {
         let extensions = header.extensions(source).filter_map(|(id, range)| {
             let id = producer.ext_map[usize::from(id)];
             if id == UNMAPPED || self.exts.checked_shr(u32::from(id)).unwrap_or(0) & 1 == 0 {
@@ -596,14 +623,20 @@ impl Sending {
                 .copy_from_slice(&osn.to_be_bytes());
             at += OSN_LEN;
         }
-        let payload = header.payload(source);
-        let end = at + payload.len();
-        let out = slot.get_mut(at..end)?;
-        out.copy_from_slice(payload);
+        let mut rest = header.payload(source);
         if let Some((picture_id, tl0picidx)) = rewrite.picture {
+            let (head, behind) = rest.split_at(rest.len().min(VP8_HEAD));
+            let out = slot.get_mut(at..at + head.len())?;
+            out.copy_from_slice(head);
             vp8::rewrite(out, picture_id, tl0picidx);
+            at += head.len();
+            rest = behind;
         }
-        Some((header_len, end))
+        Some(Emitted {
+            header_len,
+            len: at,
+            rest,
+        })
     }
 
     fn dump(&self) -> RtpStreamDump {

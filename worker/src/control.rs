@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use broth_ipc::body::{
     CreateRouter, Empty, Hello, Load, LocalDtlsRole, Misbehave, Ready, SetPreferredProfile,
@@ -21,6 +22,7 @@ use crate::net::mapping::Mapping;
 use crate::net::sockets::Owner;
 use crate::recorder::{self, Memory};
 use crate::router::Router;
+use crate::stream::Hold;
 use crate::worker::Worker;
 
 type Answer = Result<Value, Rejection>;
@@ -97,6 +99,9 @@ impl Worker {
         };
         self.dialect = Dialect::Broth;
         self.is_obedient = hello.chaos;
+        if let Some(micros) = hello.hold_us {
+            self.io.hold = Hold::new(Duration::from_micros(micros.into()));
+        }
         answer(&Ready {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -166,12 +171,14 @@ impl Worker {
             recv_calls: self.io.recv_calls,
             datagrams_sent: self.io.sockets.queue.counters.packets,
             send_calls: self.io.sockets.queue.counters.calls,
+            datagrams_delayed: self.io.sockets.queue.counters.delayed,
             drops: self.io.drops.to_map(),
             ..self.meter.take()
         };
         let counters = &self.io.sockets.queue.counters;
         for (name, count) in [
-            ("sendBlocked", counters.blocked),
+            ("sendQueueFull", counters.overflowed),
+            ("sendQueueExpired", counters.expired),
             ("sendRefused", counters.refused),
             ("tcpBlocked", self.io.sockets.tcp_blocked),
         ] {

@@ -17,12 +17,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use broth_ipc::Fill;
 use broth_ipc::black_box::Work;
+use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::net::sockets::{Path, Socket};
-use crate::net::sys::{RECV_BATCH, RecvBatch};
+use crate::net::sys::{self, RECV_BATCH, RecvBatch};
 use crate::net::tcp_frame::{FRAME_BYTES_MAX, Frames};
 use crate::worker::Worker;
 
@@ -66,6 +67,10 @@ pub struct EventLoop {
     /// What is read from a connection: one frame at least.
     stream: Box<[u8]>,
     deadlines: BinaryHeap<Reverse<(Instant, usize, usize)>>,
+    /// The last turn took so long.
+    took: Duration,
+    /// The kernel sleeps by milliseconds only.
+    is_coarse: bool,
 }
 
 impl EventLoop {
@@ -96,6 +101,8 @@ impl EventLoop {
             batch: RecvBatch::default(),
             stream: vec![0; FRAME_BYTES_MAX].into(),
             deadlines: BinaryHeap::new(),
+            took: Duration::ZERO,
+            is_coarse: false,
         })
     }
 
@@ -146,6 +153,8 @@ impl EventLoop {
         }
         self.handle_requests()?;
         self.handle_deadlines();
+        // Longer turns gather packets by themselves.
+        self.worker.io.may_hold = !self.is_coarse && self.took <= self.worker.io.hold.time();
         for (_, router) in &mut self.worker.routers {
             router.forward(&mut self.worker.io);
         }
@@ -155,7 +164,8 @@ impl EventLoop {
             router.commit();
         }
         self.send_notes()?;
-        self.worker.meter.add_turn(turn.elapsed());
+        self.took = turn.elapsed();
+        self.worker.meter.add_turn(self.took);
         Ok(None)
     }
 
@@ -165,7 +175,8 @@ impl EventLoop {
             .worker
             .routers
             .iter()
-            .filter_map(|(_, router)| router.audio_levels_at())
+            .flat_map(|(_, router)| [router.audio_levels_at(), router.held_until()])
+            .flatten()
             .chain(self.deadlines.peek().map(|Reverse((at, ..))| *at))
             .min();
         let until_deadline = deadline.map(|at| at.saturating_duration_since(now));
@@ -173,14 +184,17 @@ impl EventLoop {
             .into_iter()
             .flatten()
             .fold(SLEEP_MAX, Duration::min);
+        let epoll = self.worker.io.sockets.epoll();
+        if !self.is_coarse {
+            let slept = sys::wait(epoll, events, sleep);
+            self.is_coarse = slept == Err(Errno::ENOSYS);
+            if !self.is_coarse {
+                return ready(slept);
+            }
+        }
         // Rounded up: waking a moment early would only spin.
         let millis = sleep.as_micros().div_ceil(1000) as u16;
-        let epoll = self.worker.io.sockets.epoll();
-        match epoll.wait(events, EpollTimeout::from(millis)) {
-            Ok(ready) => Ok(ready),
-            Err(nix::Error::EINTR) => Ok(0),
-            Err(error) => Err(error.into()),
-        }
+        ready(epoll.wait(events, EpollTimeout::from(millis)))
     }
 
     fn handle_socket(&mut self, key: u32, flags: EpollFlags) {
@@ -188,7 +202,12 @@ impl EventLoop {
             self.worker.io.sockets.handle_writable(key);
         }
         match self.worker.io.sockets.get_mut(key) {
-            Some((Socket::Udp(_), router)) => self.receive(key, router),
+            Some((Socket::Udp(_), router)) => {
+                let is_readable = flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLERR);
+                if is_readable && self.worker.io.sockets.is_read(key) {
+                    self.receive(key, router);
+                }
+            }
             Some((Socket::Listener(..), ..)) => {
                 for _ in 0..ACCEPTS_PER_TURN {
                     if !matches!(self.worker.io.sockets.accept(key), Ok(Some(_))) {
@@ -215,6 +234,7 @@ impl EventLoop {
             let Worker { routers, io, .. } = &mut self.worker;
             let router = &mut routers[router];
             for index in 0..count {
+                io.set_arrived(self.batch.stamp(index));
                 self.batch.datagrams(index, |datagram, remote| {
                     io.received += 1;
                     io.black_box.take_datagram(router.id, remote, datagram);
@@ -251,6 +271,7 @@ impl EventLoop {
         };
         let id = self.worker.routers[router].id;
         self.worker.io.black_box.take(Work::Connection, id, None);
+        self.worker.io.set_arrived(None);
         let mut frames = Frames::of(&mut self.stream[..len]);
         let mut is_over = len == 0;
         for packet in frames.by_ref() {
@@ -325,6 +346,14 @@ impl EventLoop {
         }
         io.sockets.flush();
         self.say_goodbye();
+    }
+}
+
+/// How many descriptors are ready; none after a signal.
+fn ready(slept: nix::Result<usize>) -> io::Result<usize> {
+    match slept {
+        Err(Errno::EINTR) => Ok(0),
+        slept => Ok(slept?),
     }
 }
 

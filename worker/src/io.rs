@@ -12,11 +12,13 @@ use crate::log::Log;
 use crate::net::binder::Binder;
 use crate::net::sockets::Sockets;
 use crate::srtp::Profile;
-use crate::stream::PacketPool;
+use crate::stream::{Hold, PacketPool};
 use crate::wire::rtcp::ReportBlock;
 
 /// What packets kept for retransmission may take, over all streams of a worker.
 const POOL_BYTES_MAX: usize = 256 << 20;
+/// Longest time a datagram waits in its socket for a worker: its successor, at that.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Seconds between the NTP epoch (1900) and the UNIX epoch.
 const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
 
@@ -24,6 +26,10 @@ const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
 pub struct Io {
     /// Read once per turn.
     pub now: Instant,
+    /// When what is in hand came in: before that, if it had to wait in its socket.
+    pub arrived: Instant,
+    /// `now` by the wall clock, since the UNIX epoch.
+    wall: Duration,
     /// The same instant in NTP format, 32.32 seconds since 1900.
     pub ntp: u64,
     /// Sockets and what waits to leave through them.
@@ -56,6 +62,10 @@ pub struct Io {
     pub blocks: Vec<ReportBlock>,
     /// What is in hand.
     pub black_box: BlackBox,
+    /// How long the beginning of a frame may wait for the rest.
+    pub hold: Hold,
+    /// Whether waiting gains anything now, and ends in time.
+    pub may_hold: bool,
     /// When the machine started.
     start: Instant,
     /// From then to now.
@@ -75,6 +85,8 @@ impl Io {
         let start = now.checked_sub(uptime()).unwrap_or(now);
         Ok(Self {
             now,
+            arrived: now,
+            wall: Duration::ZERO,
             ntp: 0,
             sockets,
             binder: Binder::default(),
@@ -91,6 +103,8 @@ impl Io {
             missing: Vec::new(),
             blocks: Vec::new(),
             black_box: BlackBox::default(),
+            hold: Hold::default(),
+            may_hold: true,
             start,
             since_start: now.duration_since(start),
         })
@@ -113,9 +127,20 @@ impl Io {
     pub fn set_now(&mut self, now: Instant, since_unix_epoch: Duration) {
         self.now = now;
         self.since_start = now.duration_since(self.start);
+        self.arrived = now;
+        self.wall = since_unix_epoch;
         let seconds = since_unix_epoch.as_secs() + NTP_UNIX_SECONDS;
         let fraction = (u64::from(since_unix_epoch.subsec_nanos()) << 32) / 1_000_000_000;
         self.ntp = seconds << 32 | fraction;
+    }
+
+    /// Takes over when the next datagrams came in, by the wall clock. A time that cannot be, as the
+    /// clock was set meanwhile, is none.
+    pub fn set_arrived(&mut self, since_unix_epoch: Option<Duration>) {
+        let age = since_unix_epoch
+            .and_then(|stamp| self.wall.checked_sub(stamp))
+            .filter(|age| *age <= WAIT_MAX);
+        self.arrived = self.now - age.unwrap_or_default();
     }
 
     /// Milliseconds since the machine started: a successor goes on with the same clock.
@@ -126,6 +151,11 @@ impl Io {
     /// Time since the machine started.
     pub fn since_start(&self) -> Duration {
         self.since_start
+    }
+
+    /// When what is in hand came in, since the machine started.
+    pub fn arrived_since_start(&self) -> Duration {
+        self.arrived.duration_since(self.start)
     }
 
     /// Counts a packet that went no further.
@@ -166,4 +196,34 @@ impl Io {
 /// Time since the machine started.
 fn uptime() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::epoll::{Epoll, EpollCreateFlags};
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_arrival_lies_a_little_in_the_past_or_is_now() {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let certificate = Certificate::generate().unwrap();
+        let mut io = Io::new(Sockets::new(epoll), certificate).unwrap();
+        let (wall, ms) = (Duration::from_secs(1_700_000_000), Duration::from_millis);
+        io.set_now(io.now + ms(5000), wall);
+        let rows = [
+            (None, ms(0)),
+            (Some(wall), ms(0)),
+            (Some(wall - ms(3)), ms(3)),
+            (Some(wall - WAIT_MAX), WAIT_MAX),
+            // The clock was set.
+            (Some(wall - WAIT_MAX - ms(1)), ms(0)),
+            (Some(wall + ms(1)), ms(0)),
+            (Some(Duration::ZERO), ms(0)),
+        ];
+        for (stamp, age) in rows {
+            io.set_arrived(stamp);
+            assert_eq!(io.now - io.arrived, age, "{stamp:?}");
+        }
+    }
 }

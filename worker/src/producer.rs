@@ -14,7 +14,7 @@ use broth_ipc::{ProducerId, TransportId};
 use crate::drop_reason::DropReason;
 use crate::io::Io;
 use crate::parameters;
-use crate::stream::{KeyFrameLimiter, LevelMeter, RecvConfig, RecvStream, StoredPacket};
+use crate::stream::{Cuts, KeyFrameLimiter, LevelMeter, RecvConfig, RecvStream, StoredPacket};
 use crate::wire::codec::{Codec, inspect};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::rtp_ext::{ExtensionUri, audio_level};
@@ -41,8 +41,10 @@ pub struct Producer {
     pub streams: Vec<Stream>,
     /// Keys of its consumers.
     pub consumers: Vec<usize>,
-    /// Packets of this turn that the consumers are still to get: `(stream, sequence number)`.
+    /// Packets that the consumers are still to get: `(stream, sequence number)`.
     pub pending: Vec<(u8, u64)>,
+    /// How turns cut its frames.
+    pub cuts: Cuts,
     /// Loudness since the last report.
     pub levels: LevelMeter,
     /// Producer's payload type → room's, or [`UNMAPPED`].
@@ -72,6 +74,8 @@ pub struct Stream {
     pub profile: Profile,
     /// Whether it sent anything in the last second.
     pub is_active: bool,
+    /// The newest packet does not end its frame.
+    is_amid_frame: bool,
     media: MediaKind,
     mime_type: String,
     rid: String,
@@ -129,6 +133,7 @@ impl Producer {
             streams: Vec::new(),
             consumers: Vec::new(),
             pending: Vec::new(),
+            cuts: Cuts::default(),
             levels: LevelMeter::default(),
             pt_map,
             ext_map,
@@ -165,7 +170,7 @@ impl Producer {
         let info = inspect(stream.codec, header.payload(packet));
         let seq = stream
             .recv
-            .handle_rtp(io.now, header, packet.len(), info)
+            .handle_rtp(io.now, io.arrived, header, packet.len(), info)
             .ok_or(DropReason::Duplicate)?;
         if let Some((_, level)) = self
             .level_ext
@@ -233,10 +238,27 @@ impl Producer {
             arrived: io.now,
         };
         stream.recv.ring.insert(&mut io.pool, stored);
+        if stream.recv.highest() == Some(seq) {
+            stream.is_amid_frame = !header.marker;
+        }
         if !self.paused {
             self.pending.push((index as u8, seq));
         }
         Ok(())
+    }
+
+    /// Looks at what is pending at the end of a turn: whether it is to wait for the rest of a
+    /// frame.
+    pub fn may_wait(&mut self, io: &Io) -> bool {
+        let is_amid_frame = self
+            .pending
+            .iter()
+            .any(|(stream, _)| self.streams[usize::from(*stream)].is_amid_frame);
+        let (consumers, packets) = (self.consumers.len(), self.pending.len());
+        self.kind == MediaKind::Video
+            && self
+                .cuts
+                .handle_turn(io.now, io.hold, is_amid_frame, consumers, packets)
     }
 
     /// Finds the encoding of a packet from an unknown SSRC and creates its stream.
@@ -297,6 +319,7 @@ impl Producer {
             clock_rate: codec.clock_rate,
             profile,
             is_active: true,
+            is_amid_frame: false,
             media: parameters::kind_of(codec),
             mime_type: codec.mime_type.clone(),
             rid: encoding.encoding_id.clone().unwrap_or_default(),

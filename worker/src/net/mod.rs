@@ -3,6 +3,8 @@
 //!
 //! Together with `event_loop` the only code that sees a descriptor.
 
+mod backlog;
+mod batch;
 pub mod binder;
 pub mod connection;
 pub mod fatal;

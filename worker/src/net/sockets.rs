@@ -3,15 +3,17 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use broth_ipc::body::Protocol;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::UdpGroSegment;
+use nix::sys::socket::sockopt::{ReceiveTimestampns, UdpGroSegment};
 use slab::Slab;
 
 use super::connection::Connection;
 use super::send_queue::SendQueue;
+use super::sys;
 use crate::recorder::{Counters, Scribe};
 
 /// Connections the listener of a router may have open.
@@ -55,6 +57,10 @@ struct Entry {
     local: SocketAddr,
     /// Not read before its router is released.
     is_held: bool,
+    /// What arrives on it is never read.
+    is_send_only: bool,
+    /// What it is watched for.
+    watched: EpollFlags,
 }
 
 /// All sockets, and the epoll instance they are registered with.
@@ -97,6 +103,8 @@ impl Sockets {
                 socket.set_nonblocking(true)?;
                 // Only saves work; an old kernel delivers datagrams one by one.
                 let _ = setsockopt(&socket, UdpGroSegment, &true);
+                // Without it everything that waited for a turn came in then.
+                let _ = setsockopt(&socket, ReceiveTimestampns, &true);
                 let local = socket.local_addr()?;
                 (Socket::Udp(socket), local)
             }
@@ -123,6 +131,8 @@ impl Sockets {
             owner,
             local,
             is_held: false,
+            is_send_only: true,
+            watched: EpollFlags::empty(),
         });
         Ok(key as u32)
     }
@@ -137,9 +147,9 @@ impl Sockets {
         self.held.retain(|held| *held != router);
         for (key, entry) in &mut self.entries {
             if entry.owner.router == router && std::mem::take(&mut entry.is_held) {
-                let event = EpollEvent::new(entry.socket.interest(), key as u64);
-                let added = self.epoll.add(entry.socket.as_fd(), event);
-                debug_assert!(added.is_ok(), "registering takes memory only");
+                let is_blocked = self.queue.is_blocked(key as u32);
+                let watched = entry.watch(&self.epoll, key, is_blocked);
+                debug_assert!(watched.is_ok(), "registering takes memory only");
             }
         }
     }
@@ -163,12 +173,10 @@ impl Sockets {
             owner,
             local,
             is_held,
+            is_send_only: false,
+            watched: EpollFlags::empty(),
         });
-        if is_held {
-            return Ok(key as u32);
-        }
-        let event = EpollEvent::new(self.entries[key].socket.interest(), key as u64);
-        if let Err(error) = self.epoll.add(self.entries[key].socket.as_fd(), event) {
+        if let Err(error) = self.entries[key].watch(&self.epoll, key, false) {
             self.entries.remove(key);
             return Err(error.into());
         }
@@ -186,6 +194,7 @@ impl Sockets {
     /// Leaves a socket or connection to whoever else holds it.
     fn let_go(&mut self, key: u32) -> Option<(Protocol, SocketAddr)> {
         let entry = self.entries.try_remove(key as usize)?;
+        self.queue.forget(key);
         // Closing the last descriptor would do, but the controller holds another one.
         let _ = self.epoll.delete(entry.socket.as_fd());
         if let Socket::Connection(connection) = &entry.socket
@@ -223,6 +232,7 @@ impl Sockets {
     pub fn let_go_router(&mut self, router: usize) {
         self.held.retain(|held| *held != router);
         for key in self.keys_of(|owner| owner.router == router) {
+            // What finds no room now is lost: the successor does not know of it.
             self.handle_writable(key);
             self.let_go(key);
         }
@@ -232,6 +242,12 @@ impl Sockets {
     pub fn get_mut(&mut self, key: u32) -> Option<(&mut Socket, usize)> {
         let entry = self.entries.get_mut(key as usize)?;
         Some((&mut entry.socket, entry.owner.router))
+    }
+
+    /// Whether what arrives on a socket is to be read now.
+    pub fn is_read(&self, key: u32) -> bool {
+        let entry = self.entries.get(key as usize);
+        entry.is_some_and(Entry::is_read)
     }
 
     /// The transport that has a socket or connection for itself.
@@ -374,11 +390,25 @@ impl Sockets {
         }
     }
 
-    /// Sends what a TCP peer had no room for.
+    /// Sends what a socket, or a TCP peer, had no room for.
     pub fn handle_writable(&mut self, key: u32) {
-        if let Some((Socket::Connection(connection), _)) = self.get_mut(key) {
+        let Some(entry) = self.entries.get_mut(key as usize) else {
+            return;
+        };
+        match &mut entry.socket {
             // A broken connection shows itself when it is read.
-            let _ = connection.flush();
+            Socket::Connection(connection) => drop(connection.flush()),
+            Socket::Listener(..) => {}
+            Socket::Udp(socket) => {
+                let socket = socket.as_fd();
+                self.queue
+                    .resume(key, Instant::now(), |arena, slices, messages| {
+                        sys::send(socket, arena, slices, messages)
+                    });
+                let is_blocked = self.queue.is_blocked(key);
+                let watched = entry.watch(&self.epoll, key as usize, is_blocked);
+                debug_assert!(watched.is_ok(), "it was watched before");
+            }
         }
     }
 
@@ -390,14 +420,53 @@ impl Sockets {
         }
     }
 
-    /// Sends all queued datagrams.
+    /// Sends all queued datagrams that the kernel has room for; the others leave when it does.
     pub fn flush(&mut self) {
         if self.queue.is_empty() {
             return;
         }
         let entries = &self.entries;
-        self.queue
-            .flush(|key| entries.get(key as usize).map(|entry| entry.socket.as_fd()));
+        self.queue.flush(|key, arena, slices, messages| {
+            let entry = entries.get(key as usize);
+            let entry = entry.ok_or(io::ErrorKind::NotConnected)?;
+            sys::send(entry.socket.as_fd(), arena, slices, messages)
+        });
+        for key in self.queue.blocked() {
+            if let Some(entry) = self.entries.get_mut(key as usize) {
+                // A socket that cannot be watched drops what is too old when more is to wait.
+                let _ = entry.watch(&self.epoll, key as usize, true);
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Whether what arrives is to be read now.
+    fn is_read(&self) -> bool {
+        !self.is_held && !self.is_send_only
+    }
+
+    /// Watches a socket for what it is to be watched for now.
+    fn watch(&mut self, epoll: &Epoll, key: usize, is_blocked: bool) -> nix::Result<()> {
+        let mut wanted = EpollFlags::empty();
+        if self.is_read() {
+            wanted |= self.socket.interest();
+        }
+        if is_blocked {
+            wanted |= EpollFlags::EPOLLOUT;
+        }
+        if wanted == self.watched {
+            return Ok(());
+        }
+        let mut event = EpollEvent::new(wanted, key as u64);
+        let socket = self.socket.as_fd();
+        match (self.watched.is_empty(), wanted.is_empty()) {
+            (true, _) => epoll.add(socket, event)?,
+            (false, true) => epoll.delete(socket)?,
+            (false, false) => epoll.modify(socket, &mut event)?,
+        }
+        self.watched = wanted;
+        Ok(())
     }
 }
 

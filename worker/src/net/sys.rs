@@ -1,6 +1,7 @@
-//! `recvmmsg` and `sendmmsg` with UDP generic segmentation offload.
+//! `recvmmsg` and `sendmmsg` with UDP generic segmentation offload, and other calls without a safe
+//! wrapper.
 //!
-//! The one place of the worker with `unsafe`: these two system calls take arrays of headers
+//! The one place of the packet path with `unsafe`: these two system calls take arrays of headers
 //! that point at each other. All pointers are set right before the call, from slices that
 //! outlive it.
 
@@ -15,10 +16,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
+use nix::sys::epoll::{Epoll, EpollEvent};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::SockType;
+use nix::sys::time::TimeSpec;
 
 /// Messages received per call; each is a datagram, or several of equal length that the kernel
 /// coalesced (`UDP_GRO`).
@@ -34,15 +39,27 @@ pub const SEGMENTS_MAX: usize = 64;
 
 /// Control data for one `u16` or `i32`: the segment size.
 const CONTROL_BYTES: usize = 24;
+/// Control data of a received message: that, and a `timespec`.
+const RECV_CONTROL_BYTES: usize = CONTROL_BYTES + 32;
 
 type Control = [u64; CONTROL_BYTES / 8];
+type RecvControl = [u64; RECV_CONTROL_BYTES / 8];
 
 /// Buffers for a batch of received datagrams.
 pub struct RecvBatch {
     buffers: Box<[u8]>,
     names: Box<[libc::sockaddr_storage]>,
-    /// Length of each message, and of each datagram in it.
-    lens: [(usize, usize); RECV_BATCH],
+    received: [Received; RECV_BATCH],
+}
+
+/// What the kernel says of a received message.
+#[derive(Clone, Copy, Default)]
+struct Received {
+    len: usize,
+    /// Length of each datagram in it but the last.
+    segment_len: usize,
+    /// When it came in, since the UNIX epoch.
+    stamp: Option<Duration>,
 }
 
 impl Default for RecvBatch {
@@ -52,7 +69,7 @@ impl Default for RecvBatch {
         Self {
             buffers: vec![0; RECV_BATCH * RECV_BYTES].into(),
             names: vec![name; RECV_BATCH].into(),
-            lens: [(0, 0); RECV_BATCH],
+            received: [Received::default(); RECV_BATCH],
         }
     }
 }
@@ -67,7 +84,7 @@ impl RecvBatch {
         let mut headers: [libc::mmsghdr; RECV_BATCH] = unsafe { mem::zeroed() };
         // SAFETY: as above.
         let mut iovecs: [libc::iovec; RECV_BATCH] = unsafe { mem::zeroed() };
-        let mut controls: [Control; RECV_BATCH] = Default::default();
+        let mut controls = [RecvControl::default(); RECV_BATCH];
         let parts = self.buffers.chunks_exact_mut(RECV_BYTES);
         let slots = headers.iter_mut().zip(&mut iovecs).zip(&mut controls);
         for ((((header, iovec), control), buffer), name) in slots.zip(parts).zip(&mut self.names) {
@@ -78,7 +95,7 @@ impl RecvBatch {
             header.msg_hdr.msg_name = ptr::from_mut(name).cast();
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
-            header.msg_hdr.msg_controllen = CONTROL_BYTES;
+            header.msg_hdr.msg_controllen = RECV_CONTROL_BYTES;
         }
         // SAFETY: every header points at an iovec, a name, a control block and a buffer that
         // live until the end of this function and are not aliased while the kernel writes.
@@ -92,11 +109,16 @@ impl RecvBatch {
             )
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        for (lens, header) in self.lens.iter_mut().zip(&headers[..count]) {
-            let len = header.msg_len as usize;
-            *lens = (len, segment_len(&header.msg_hdr).unwrap_or(len));
+        for (received, header) in self.received.iter_mut().zip(&headers[..count]) {
+            *received = Received::read(&header.msg_hdr, header.msg_len as usize);
         }
         Ok(count)
+    }
+
+    /// When a received message came in by the wall clock, since the UNIX epoch: known of sockets
+    /// with `SO_TIMESTAMPNS`.
+    pub fn stamp(&self, index: usize) -> Option<Duration> {
+        self.received[index].stamp
     }
 
     /// Hands over every datagram of a received message and who sent it. Messages of an address
@@ -105,7 +127,9 @@ impl RecvBatch {
         let Some(remote) = from_sockaddr(&self.names[index]) else {
             return;
         };
-        let (len, segment_len) = self.lens[index];
+        let Received {
+            len, segment_len, ..
+        } = self.received[index];
         let start = index * RECV_BYTES;
         let message = &mut self.buffers[start..start + len];
         for datagram in message.chunks_mut(segment_len.max(1)) {
@@ -114,18 +138,65 @@ impl RecvBatch {
     }
 }
 
-/// The length of the datagrams in a coalesced message.
-fn segment_len(header: &libc::msghdr) -> Option<usize> {
-    // SAFETY: the kernel filled `msg_control` and set `msg_controllen` to what it used; the
-    // macros stay within it.
-    let len: i32 = unsafe {
-        let cmsg = libc::CMSG_FIRSTHDR(header).as_ref()?;
-        if cmsg.cmsg_level != libc::SOL_UDP || cmsg.cmsg_type != libc::UDP_GRO {
-            return None;
+impl Received {
+    /// Reads the control data of a message of `len` bytes.
+    fn read(header: &libc::msghdr, len: usize) -> Self {
+        let (mut segment_len, mut stamp) = (len, None);
+        // SAFETY: the kernel filled `msg_control` and set `msg_controllen` to what it used; the
+        // macro stays within it.
+        let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+        // SAFETY: a header that the macros return is null or lies within the control data.
+        while let Some(cmsg) = unsafe { next.as_ref() } {
+            // SAFETY: it is followed by the data of its type.
+            let data = unsafe { libc::CMSG_DATA(cmsg) };
+            match (cmsg.cmsg_level, cmsg.cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    // SAFETY: the kernel writes an `int`.
+                    let len: i32 = unsafe { ptr::read_unaligned(data.cast()) };
+                    if let Ok(len @ 1..) = usize::try_from(len) {
+                        segment_len = len;
+                    }
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    // SAFETY: the kernel writes a `timespec`.
+                    let at: libc::timespec = unsafe { ptr::read_unaligned(data.cast()) };
+                    stamp = u64::try_from(at.tv_sec)
+                        .ok()
+                        .map(|seconds| Duration::new(seconds, at.tv_nsec as u32));
+                }
+                _ => {}
+            }
+            // SAFETY: as for the first one.
+            next = unsafe { libc::CMSG_NXTHDR(header, cmsg) };
         }
-        ptr::read_unaligned(libc::CMSG_DATA(cmsg).cast())
+        Self {
+            len,
+            segment_len,
+            stamp,
+        }
+    }
+}
+
+/// Waits for events as `epoll_wait`, but by nanoseconds (`epoll_pwait2`).
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.11, or as there.
+pub fn wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: Duration) -> nix::Result<usize> {
+    let timeout = TimeSpec::from_duration(timeout);
+    // SAFETY: an `EpollEvent` is an `epoll_event` (`repr(transparent)`), the kernel writes as many
+    // as there is room for and only reads the timeout.
+    let ready = unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            epoll.0.as_raw_fd(),
+            events.as_mut_ptr(),
+            events.len() as libc::c_int,
+            ptr::from_ref(timeout.as_ref()),
+            ptr::null::<libc::sigset_t>(),
+            0_usize,
+        )
     };
-    usize::try_from(len).ok().filter(|&len| len > 0)
+    Errno::result(ready).map(|ready| ready as usize)
 }
 
 /// Takes over an inherited stream socket; `None` if the descriptor is not one.
@@ -338,9 +409,10 @@ fn from_sockaddr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 mod tests {
     use super::*;
     use nix::sys::socket::setsockopt;
-    use nix::sys::socket::sockopt::UdpGroSegment;
+    use nix::sys::socket::sockopt::{ReceiveTimestampns, UdpGroSegment};
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
+    use std::time::SystemTime;
 
     #[test]
     fn what_the_other_end_has_not_read_is_counted_until_it_has() {
@@ -353,6 +425,34 @@ mod tests {
         assert!(unread_bytes(a.as_fd()).unwrap() >= 40);
         b.read_exact(&mut [0; 40]).unwrap();
         assert_eq!(unread_bytes(a.as_fd()).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_kernel_tells_when_a_message_came_in() {
+        let [a, b] = [0; 2].map(|port| UdpSocket::bind(("127.0.0.1", port)).unwrap());
+        let wall = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let mut batch = RecvBatch::default();
+        for is_stamped in [false, true] {
+            setsockopt(&b, ReceiveTimestampns, &is_stamped).unwrap();
+            setsockopt(&b, UdpGroSegment, &is_stamped).unwrap();
+            let before = wall().unwrap();
+            let message = Message {
+                remote: b.local_addr().unwrap(),
+                slices: 2,
+                segment_len: 5,
+            };
+            send(a.as_fd(), &[7; 10], &[(0, 5), (5, 5)], &[message]).unwrap();
+            let sent = wall().unwrap();
+            let mut datagrams = 0;
+            while datagrams < 2 {
+                for index in 0..batch.recv(b.as_fd()).unwrap() {
+                    let stamp = batch.stamp(index);
+                    assert_eq!(stamp.is_some(), is_stamped);
+                    assert!(stamp.is_none_or(|stamp| (before..=sent).contains(&stamp)));
+                    batch.datagrams(index, |_, _| datagrams += 1);
+                }
+            }
+        }
     }
 
     #[test]

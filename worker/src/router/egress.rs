@@ -1,5 +1,7 @@
-//! Packets out: each packet of this turn to each consumer of its producer, and the key frames
-//! that make a beginning possible.
+//! Packets out: each packet to each consumer of its producer, at the end of the turn it came in
+//! or with the rest of its frame, and the key frames that make a beginning possible.
+
+use std::time::Instant;
 
 use broth_ipc::Event;
 use broth_ipc::black_box::Work;
@@ -10,47 +12,71 @@ use crate::io::Io;
 use crate::wire::rtcp::{FirEntry, emit_fir, emit_pli};
 
 impl Router {
-    /// Fans out what arrived in this turn.
+    /// Fans out what arrived, but for the beginnings of frames whose rest is about to come
+    /// ([`Cuts`](crate::stream::Cuts)). Each waits for the end of its frame, at most until
+    /// [`held_until`](Self::held_until).
+    pub fn forward(&mut self, io: &mut Io) {
+        let may_hold = io.may_hold && !io.hold.time().is_zero();
+        let is_over = self.held_until.is_some_and(|until| until <= io.now);
+        let mut dirty = std::mem::take(&mut self.dirty_producers);
+        dirty.retain(|&key| {
+            let Some(producer) = self.producers.get_mut(key) else {
+                return false;
+            };
+            let waits = may_hold && producer.may_wait(io) && !is_over;
+            if !waits {
+                self.fan_out(io, key);
+            }
+            waits
+        });
+        let until = || self.held_until.unwrap_or_else(|| io.now + io.hold.time());
+        self.held_until = (!dirty.is_empty()).then(until);
+        self.dirty_producers = dirty;
+    }
+
+    /// When what waits is to be fanned out, complete or not.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.held_until
+    }
+
+    /// Sends what a producer has pending.
     ///
     /// Consumer by consumer, so that the packets of one destination lie next to each other in
     /// the send queue.
-    pub fn forward(&mut self, io: &mut Io) {
-        while let Some(producer_key) = self.dirty_producers.pop() {
-            let Some(producer) = self.producers.get_mut(producer_key) else {
+    fn fan_out(&mut self, io: &mut Io, producer_key: usize) {
+        let producer = &mut self.producers[producer_key];
+        producer.cuts.handle_release();
+        let mut pending = std::mem::take(&mut producer.pending);
+        let producer = &self.producers[producer_key];
+        let source = self.transports[producer.transport].id;
+        io.black_box.take(Work::Forwarding, self.id, Some(source));
+        for &consumer_key in &producer.consumers {
+            let consumer = &mut self.consumers[consumer_key];
+            let Some(transport_key) = consumer.transport else {
                 continue;
             };
-            let mut pending = std::mem::take(&mut producer.pending);
-            let producer = &self.producers[producer_key];
-            let source = self.transports[producer.transport].id;
-            io.black_box.take(Work::Forwarding, self.id, Some(source));
-            for &consumer_key in &producer.consumers {
-                let consumer = &mut self.consumers[consumer_key];
-                let Some(transport_key) = consumer.transport else {
+            let Some(way) = self.transports[transport_key].way() else {
+                continue;
+            };
+            for (at, &(stream, seq)) in pending.iter().enumerate() {
+                let ring = &producer.streams[usize::from(stream)].recv.ring;
+                let Some(packet) = ring.get(seq).copied() else {
                     continue;
                 };
-                let Some(way) = self.transports[transport_key].way() else {
-                    continue;
-                };
-                for (at, &(stream, seq)) in pending.iter().enumerate() {
-                    let ring = &producer.streams[usize::from(stream)].recv.ring;
-                    let Some(packet) = ring.get(seq).copied() else {
-                        continue;
-                    };
-                    let was_on = consumer.is_on(stream);
-                    if let Some(profile) = consumer.forward(io, way, producer, stream, &packet) {
-                        let event = Event::EffectiveProfileChange { profile };
-                        io.note_consumer(self.id, consumer.id, event);
-                    }
-                    if !was_on && consumer.is_on(stream) {
-                        let rest = &pending[at + 1..];
-                        consumer.catch_up(io, way, producer, (stream, seq), rest);
-                    }
+                let was_on = consumer.is_on(stream);
+                if let Some(profile) = consumer.forward(io, way, producer, stream, &packet) {
+                    let event = Event::EffectiveProfileChange { profile };
+                    io.note_consumer(self.id, consumer.id, event);
                 }
-                self.transports[transport_key].count_sent(consumer.take_sent_bytes());
+                if !was_on && consumer.is_on(stream) {
+                    let rest = &pending[at + 1..];
+                    consumer.catch_up(io, way, producer, (stream, seq), rest);
+                }
             }
-            pending.clear();
-            self.producers[producer_key].pending = pending;
+            self.transports[transport_key].count_sent(consumer.take_sent_bytes());
         }
+        pending.clear();
+        self.producers[producer_key].pending = pending;
     }
 
     /// Lets every consumer of a producer choose its layer again.

@@ -173,7 +173,7 @@ impl Router {
             && let Some(&seq) = header.extension(packet, id).and_then(<[u8]>::first_chunk)
         {
             let seq = u16::from_be_bytes(seq);
-            let since_start = io.since_start();
+            let since_start = io.arrived_since_start();
             transport
                 .arrivals
                 .record(io.now, since_start, seq, header.ssrc);

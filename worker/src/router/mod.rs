@@ -48,8 +48,10 @@ pub struct Router {
     by_ufrag: HashMap<String, usize>,
     /// Transports by authenticated path.
     by_path: HashMap<Path, usize>,
-    /// Producers with packets to fan out in this turn.
+    /// Producers with packets to fan out.
     dirty_producers: Vec<usize>,
+    /// When those whose packets wait for the rest of a frame are fanned out at the latest.
+    held_until: Option<Instant>,
     /// Transports whose timers may have changed in this turn.
     touched: Vec<usize>,
     audio_levels_at: Option<Instant>,
@@ -76,6 +78,7 @@ impl Router {
             by_ufrag: HashMap::new(),
             by_path: HashMap::new(),
             dirty_producers: Vec::new(),
+            held_until: None,
             touched: Vec::new(),
             audio_levels_at: None,
             recorder: Recorder::absent(),

@@ -82,6 +82,8 @@ impl Router {
     /// Sends what this router alone can: nothing is left to be done by its successor, which begins
     /// with what is in the sockets.
     pub fn finish(&mut self, io: &mut Io) {
+        // Nothing waits any longer.
+        self.held_until = Some(io.now);
         self.forward(io);
         for (_, transport) in &mut self.transports {
             if transport.arrivals.poll_timeout().is_some() {
@@ -93,9 +95,12 @@ impl Router {
         }
     }
 
-    /// What was sent in this turn has left.
+    /// What was sent in this turn has left. While anything waits to be sent, nothing counts as
+    /// received: a successor would not ask for it again.
     pub fn commit(&mut self) {
-        self.recorder.commit();
+        if self.held_until.is_none() {
+            self.recorder.commit();
+        }
     }
 
     /// Objects that found no room in the recorder.

@@ -32,7 +32,7 @@ impl Router {
                         .iter_mut()
                         .find(|stream| stream.ssrc == report.ssrc)
                 {
-                    stream.recv.handle_sr(io.now, report.ntp);
+                    stream.recv.handle_sr(io.arrived, report.ntp);
                 }
                 self.handle_report_blocks(io, key, blocks);
             }

@@ -1,12 +1,10 @@
 //! The AEAD_AES_128_GCM and AEAD_AES_256_GCM transforms (RFC 7714).
 
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-
+use super::aead::{AeadKey, NONCE_LEN, TAG_LEN};
 use super::kdf::{Label, derive};
 use super::{RTCP_E_FLAG, RTCP_HEADER_LEN, RTCP_TRAILER_LEN, SrtpError, read_u32};
 
-const SALT_LEN: usize = 12;
-const TAG_LEN: usize = 16;
+const SALT_LEN: usize = NONCE_LEN;
 
 pub(super) struct GcmKey {
     rtp: Session,
@@ -14,7 +12,7 @@ pub(super) struct GcmKey {
 }
 
 struct Session {
-    key: LessSafeKey,
+    key: AeadKey,
     salt: [u8; SALT_LEN],
 }
 
@@ -27,25 +25,18 @@ impl GcmKey {
         })
     }
 
-    /// Seals a packet whose last 16 bytes are room for the tag.
+    /// Seals a packet whose last 16 bytes are room for the tag; before it there is room for `rest`.
     #[inline(never)]
     pub(super) fn seal_rtp(
         &self,
         roc: u32,
         packet: &mut [u8],
         header_len: usize,
+        rest: &[u8],
     ) -> Result<(), SrtpError> {
         let nonce = self.rtp.rtp_nonce(roc, packet);
         let (header, body) = packet.split_at_mut(header_len);
-        let plain_len = body.len() - TAG_LEN;
-        let (plain, room) = body.split_at_mut(plain_len);
-        let tag = self
-            .rtp
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(&*header), plain)
-            .map_err(|_| SrtpError::KeyExhausted)?;
-        room.copy_from_slice(tag.as_ref());
-        Ok(())
+        self.rtp.key.seal(nonce, header, body, rest)
     }
 
     #[inline(never)]
@@ -57,23 +48,16 @@ impl GcmKey {
     ) -> Result<(), SrtpError> {
         let nonce = self.rtp.rtp_nonce(roc, packet);
         let (header, body) = packet.split_at_mut(header_len);
-        self.rtp
-            .key
-            .open_in_place(nonce, Aad::from(&*header), body)
-            .map(|_| ())
-            .map_err(|_| SrtpError::AuthFailed)
+        self.rtp.key.open(nonce, header, body)
     }
 
     pub(super) fn seal_rtcp(&self, index: u32, packet: &mut Vec<u8>) -> Result<(), SrtpError> {
         let trailer = RTCP_E_FLAG | index;
         let nonce = self.rtcp.rtcp_nonce(index, packet);
         let aad = rtcp_aad(packet, trailer);
-        let tag = self
-            .rtcp
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut packet[RTCP_HEADER_LEN..])
-            .map_err(|_| SrtpError::KeyExhausted)?;
-        packet.extend_from_slice(tag.as_ref());
+        packet.extend_from_slice(&[0; TAG_LEN]);
+        let body = &mut packet[RTCP_HEADER_LEN..];
+        self.rtcp.key.seal(nonce, &aad, body, &[])?;
         packet.extend_from_slice(&trailer.to_be_bytes());
         Ok(())
     }
@@ -83,11 +67,8 @@ impl GcmKey {
         let nonce = self.rtcp.rtcp_nonce(trailer & !RTCP_E_FLAG, packet);
         let aad = rtcp_aad(packet, trailer);
         let end = packet.len() - RTCP_TRAILER_LEN;
-        self.rtcp
-            .key
-            .open_in_place(nonce, Aad::from(aad), &mut packet[RTCP_HEADER_LEN..end])
-            .map(|_| ())
-            .map_err(|_| SrtpError::AuthFailed)
+        let body = &mut packet[RTCP_HEADER_LEN..end];
+        self.rtcp.key.open(nonce, &aad, body)
     }
 }
 
@@ -102,33 +83,25 @@ impl Session {
     }
 
     fn new(key: &[u8], salt: [u8; SALT_LEN]) -> Result<Self, SrtpError> {
-        let algorithm = if key.len() == 32 {
-            &AES_256_GCM
-        } else {
-            &AES_128_GCM
-        };
-        let key = UnboundKey::new(algorithm, key).map_err(|_| SrtpError::WrongKeyLength)?;
-        Ok(Self {
-            key: LessSafeKey::new(key),
-            salt,
-        })
+        let key = AeadKey::new(key)?;
+        Ok(Self { key, salt })
     }
 
     /// `00 00 | SSRC | ROC | SEQ`, xor salt (RFC 7714 §8.1).
-    fn rtp_nonce(&self, roc: u32, packet: &[u8]) -> Nonce {
+    fn rtp_nonce(&self, roc: u32, packet: &[u8]) -> [u8; NONCE_LEN] {
         let mut iv = self.salt;
         xor(&mut iv[2..6], &packet[8..12]);
         xor(&mut iv[6..10], &roc.to_be_bytes());
         xor(&mut iv[10..12], &packet[2..4]);
-        Nonce::assume_unique_for_key(iv)
+        iv
     }
 
     /// `00 00 | SSRC | 00 00 | 0 + SRTCP index`, xor salt (RFC 7714 §9.1).
-    fn rtcp_nonce(&self, index: u32, packet: &[u8]) -> Nonce {
+    fn rtcp_nonce(&self, index: u32, packet: &[u8]) -> [u8; NONCE_LEN] {
         let mut iv = self.salt;
         xor(&mut iv[2..6], &packet[4..8]);
         xor(&mut iv[8..12], &index.to_be_bytes());
-        Nonce::assume_unique_for_key(iv)
+        iv
     }
 }
 

@@ -8,6 +8,7 @@
 //! No allocation per RTP packet but the first of an SSRC. Ciphers are never inlined into what
 //! calls them: `scripts/ratchet` counts instructions without theirs, which differ among CPUs.
 
+mod aead;
 mod cm;
 mod gcm;
 mod inbound;
@@ -197,14 +198,34 @@ impl SealKey {
         header_len: usize,
         len: usize,
     ) -> Result<usize, SrtpError> {
-        let sealed_len = len.saturating_add(self.profile.rtp_tag_len());
+        self.protect_rtp_with(roc, packet, header_len, len, &[])
+    }
+
+    /// As [`protect_rtp`](Self::protect_rtp), with the end of the payload, `rest`, still lying
+    /// somewhere else: it is not copied before it is sealed, where the library can do without.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn protect_rtp_with(
+        &self,
+        roc: u32,
+        packet: &mut [u8],
+        header_len: usize,
+        len: usize,
+        rest: &[u8],
+    ) -> Result<usize, SrtpError> {
+        let plain_len = len.saturating_add(rest.len());
+        let sealed_len = plain_len.saturating_add(self.profile.rtp_tag_len());
         if header_len < RTP_HEADER_LEN || len < header_len || packet.len() < sealed_len {
             return Err(SrtpError::TooShort);
         }
         let packet = &mut packet[..sealed_len];
         match &self.cipher {
-            Cipher::Gcm(key) => key.seal_rtp(roc, packet, header_len)?,
-            Cipher::Cm(key) => key.seal_rtp(roc, packet, header_len),
+            Cipher::Gcm(key) => key.seal_rtp(roc, packet, header_len, rest)?,
+            Cipher::Cm(key) => {
+                packet[len..plain_len].copy_from_slice(rest);
+                key.seal_rtp(roc, packet, header_len);
+            }
         }
         Ok(sealed_len)
     }

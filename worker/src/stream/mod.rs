@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod audio_level;
+mod hold;
 mod keyframe;
 mod nack;
 mod numbering;
@@ -18,6 +19,7 @@ mod seq;
 
 pub use arrivals::Arrivals;
 pub use audio_level::LevelMeter;
+pub use hold::{Cuts, Hold};
 pub use keyframe::KeyFrameLimiter;
 pub use nack::{NackAction, NackGenerator, Seen};
 pub use numbering::{Numbering, Picture, PictureIds, TsOffset};

@@ -137,10 +137,12 @@ impl RecvStream {
         self.expected_before_base
     }
 
-    /// Takes a media packet of `len` bytes; `None` if it is to be discarded.
+    /// Takes a media packet of `len` bytes, which `arrived` a little before; `None` if it is to be
+    /// discarded.
     pub fn handle_rtp(
         &mut self,
         now: Instant,
+        arrived: Instant,
         header: &RtpHeader,
         len: usize,
         info: PayloadInfo,
@@ -166,7 +168,8 @@ impl RecvStream {
         self.packets += 1;
         self.bytes += len as u64;
         self.rate.add(now, len);
-        self.jitter.update(now, header.ts, self.config.clock_rate);
+        self.jitter
+            .update(arrived, header.ts, self.config.clock_rate);
         if !self.config.has_nack {
             self.nack.mute();
         }
@@ -284,9 +287,9 @@ impl RecvStream {
 }
 
 impl Jitter {
-    fn update(&mut self, now: Instant, ts: u32, clock_rate: u32) {
-        if let Some((last_at, last_ts)) = self.last.replace((now, ts)) {
-            let elapsed = now.duration_since(last_at).as_micros() * u128::from(clock_rate);
+    fn update(&mut self, arrived: Instant, ts: u32, clock_rate: u32) {
+        if let Some((last_at, last_ts)) = self.last.replace((arrived, ts)) {
+            let elapsed = arrived.duration_since(last_at).as_micros() * u128::from(clock_rate);
             let elapsed = i64::try_from(elapsed / 1_000_000).unwrap_or(i64::MAX);
             let advanced = i64::from(ts.wrapping_sub(last_ts).cast_signed());
             let difference = elapsed.saturating_sub(advanced).unsigned_abs();

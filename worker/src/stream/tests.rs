@@ -94,7 +94,7 @@ fn run(loss_percent: u64, rtt_ms: u64) -> (usize, u64, u64) {
             let accepted = if is_repair {
                 recv.handle_restored(now, &header, 100, info)
             } else {
-                recv.handle_rtp(now, &header, 100, info)
+                recv.handle_rtp(now, now, &header, 100, info)
             };
             delivered.extend(accepted);
         }
@@ -127,7 +127,7 @@ fn a_report_counts_what_is_lost_and_what_was_repaired() {
     let now = Instant::now();
     let mut recv = RecvStream::new(config());
     for seq in [10, 11, 13, 14] {
-        recv.handle_rtp(now, &header(seq), 100, PayloadInfo::default());
+        recv.handle_rtp(now, now, &header(seq), 100, PayloadInfo::default());
     }
     let block = recv.report_block(now);
     assert_eq!((block.lost, block.fraction_lost), (1, 51));
@@ -212,7 +212,7 @@ fn late_packets_are_taken_once_with_and_without_nack() {
             ..config()
         });
         let taken = [65_534, 1, 0, 65_535, 0, 1].map(|seq| {
-            recv.handle_rtp(now, &header(seq), 100, PayloadInfo::default())
+            recv.handle_rtp(now, now, &header(seq), 100, PayloadInfo::default())
                 .is_some()
         });
         let expected = [true, true, true, true, false, false];
@@ -228,7 +228,7 @@ fn a_sender_that_starts_anew_has_lost_nothing() {
     let now = Instant::now();
     let mut recv = RecvStream::new(config());
     for seq in [10, 11, 13, 40_000, 40_001, 40_002] {
-        recv.handle_rtp(now, &header(seq), 100, PayloadInfo::default());
+        recv.handle_rtp(now, now, &header(seq), 100, PayloadInfo::default());
     }
     assert_eq!((recv.packets, recv.discarded), (5, 1));
     assert_eq!(recv.packets_lost(), 1);
@@ -246,11 +246,11 @@ fn a_key_frame_in_several_packets_counts_as_one() {
     };
     let mut recv = RecvStream::new(config());
     let delta = PayloadInfo::default();
-    recv.handle_rtp(now, &header_at(10, 0), 100, keyframe);
-    recv.handle_rtp(now, &header_at(12, 3000), 100, delta);
+    recv.handle_rtp(now, now, &header_at(10, 0), 100, keyframe);
+    recv.handle_rtp(now, now, &header_at(12, 3000), 100, delta);
     // Parameter sets and slice of the next one: what precedes the first is still wanted.
-    recv.handle_rtp(now, &header_at(13, 6000), 100, keyframe);
-    recv.handle_rtp(now, &header_at(14, 6000), 100, keyframe);
+    recv.handle_rtp(now, now, &header_at(13, 6000), 100, keyframe);
+    recv.handle_rtp(now, now, &header_at(14, 6000), 100, keyframe);
     let mut out = Vec::new();
     recv.nack.poll(now, Duration::from_millis(100), &mut out);
     assert_eq!(out, [11]);
@@ -262,7 +262,7 @@ fn a_successor_reports_and_asks_as_if_nothing_had_happened() {
     let info = PayloadInfo::default();
     let mut first = RecvStream::new(config());
     for seq in [65_530u16, 65_531, 65_535, 3] {
-        first.handle_rtp(now, &header(seq), 100, info);
+        first.handle_rtp(now, now, &header(seq), 100, info);
     }
     let block = first.report_block(now);
     let (told, lost) = (block.highest_seq, block.lost);
@@ -285,8 +285,8 @@ fn a_successor_reports_and_asks_as_if_nothing_had_happened() {
     let block = second.report_block(now);
     assert_eq!((block.highest_seq, block.lost), (told, lost));
     assert_eq!(block.fraction_lost, 0);
-    assert_eq!(second.handle_rtp(now, &header(2), 100, info), None);
-    let seq = second.handle_rtp(now, &header(7), 100, info).unwrap();
+    assert_eq!(second.handle_rtp(now, now, &header(2), 100, info), None);
+    let seq = second.handle_rtp(now, now, &header(7), 100, info).unwrap();
     assert_eq!(Some(seq), first.highest().map(|highest| highest + 4));
     let mut asked = Vec::new();
     second
@@ -295,4 +295,21 @@ fn a_successor_reports_and_asks_as_if_nothing_had_happened() {
     assert_eq!(asked, [4, 5, 6]);
     let block = second.report_block(now);
     assert_eq!((block.highest_seq, block.lost), (told + 4, lost + 3));
+}
+
+#[test]
+fn jitter_is_that_of_the_arrivals_and_not_of_the_turns() {
+    let mut streams = [RecvStream::new(config()), RecvStream::new(config())];
+    let (begin, ms) = (Instant::now(), Duration::from_millis);
+    for n in 0..50_u16 {
+        // Every 10 ms a packet, four of which are taken in one turn.
+        let arrived = begin + ms(10) * u32::from(n);
+        let now = begin + ms(40) * u32::from(n / 4 + 1);
+        let header = header_at(n, u32::from(n) * 900);
+        for (stream, arrived) in streams.iter_mut().zip([arrived, now]) {
+            stream.handle_rtp(now, arrived, &header, 100, PayloadInfo::default());
+        }
+    }
+    assert_eq!(streams[0].jitter(), 0);
+    assert!(streams[1].jitter() > 900);
 }

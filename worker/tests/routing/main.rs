@@ -8,6 +8,7 @@
 )]
 
 mod allocation;
+mod hold;
 mod late;
 mod peer;
 mod recovery;

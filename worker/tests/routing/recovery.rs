@@ -48,7 +48,8 @@ fn no_peer_notices_that_its_worker_dies() {
     println!("{sum:?}");
     if number("BROTH_SEED").is_none() {
         let has_happened = sum.got > 1000 && sum.nacked > 100 && sum.repairs > 10;
-        assert!(has_happened && sum.wholes > 0, "{sum:?}");
+        let has_held = sum.deaths_holding > 100;
+        assert!(has_happened && has_held && sum.wholes > 0, "{sum:?}");
     }
 }
 
@@ -87,7 +88,7 @@ fn no_peer_notices_whatever_changes_meanwhile() {
     if number("BROTH_SEED").is_none() {
         let has_happened = sum.changes > 300 && sum.runs > 200 && sum.repairs > 10;
         assert!(
-            has_happened && sum.arrived > 1000 && sum.reports > 100,
+            has_happened && sum.arrived > 1000 && sum.reports > 100 && sum.deaths_holding > 30,
             "{sum:?}"
         );
     }

@@ -16,6 +16,7 @@ use broth_worker::io::Io;
 use broth_worker::net::sockets::{Path, Sockets};
 use broth_worker::recorder::Memory;
 use broth_worker::router::Router;
+use broth_worker::stream::Hold;
 use broth_worker::wire::rtp::RtpEmit;
 use broth_worker::worker::Worker;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -33,6 +34,7 @@ pub(crate) struct Stage {
     now: Duration,
     /// Transports and when they want to be woken.
     deadlines: Vec<(Instant, usize)>,
+    hold: Hold,
 }
 
 impl Stage {
@@ -49,6 +51,7 @@ impl Stage {
             began: Instant::now(),
             now: Duration::ZERO,
             deadlines: Vec::with_capacity(4096),
+            hold: Hold::default(),
         };
         stage.advance(Duration::ZERO);
         stage
@@ -57,8 +60,15 @@ impl Stage {
     /// The worker is gone without a word; another one stands there on the same clock.
     pub(crate) fn replace_worker(&mut self) {
         self.worker = new_worker();
+        self.set_hold(self.hold);
         self.deadlines.clear();
         self.advance(Duration::ZERO);
+    }
+
+    /// How long frames may wait, in this worker and those that replace it.
+    pub(crate) fn set_hold(&mut self, hold: Hold) {
+        self.hold = hold;
+        self.worker.io.hold = hold;
     }
 
     /// A router with a socket, recorded to `memory`; `is_restored` from what is there.

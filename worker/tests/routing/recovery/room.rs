@@ -11,6 +11,7 @@ use broth_ipc::{Call, Ids};
 use broth_worker::net::sockets::Path;
 use broth_worker::recorder::{Memory, Recorder};
 use broth_worker::srtp;
+use broth_worker::stream::Hold;
 use serde_json::Value;
 
 use super::source::Format;
@@ -19,6 +20,8 @@ use crate::stage::{ROUTER, Stage};
 
 pub(super) const MEMBERS: usize = 3;
 const TURN: Duration = Duration::from_millis(10);
+/// Between two turns in which parts of a frame come in: it waits for the rest.
+const PART: Duration = Duration::from_micros(100);
 const RECORDER_WORDS: usize = 16 << 10;
 /// More writes than a turn has.
 const WRITES: u64 = 400;
@@ -47,6 +50,8 @@ pub(super) struct Tally {
     pub(super) wholes: u64,
     /// Packets of which it was checked that they arrived after the last death.
     pub(super) arrived: u64,
+    /// Deaths while packets waited for the rest of their frame.
+    pub(super) deaths_holding: u64,
 }
 
 /// Where in a turn the worker dies.
@@ -137,6 +142,7 @@ impl Room {
             turns_since_death: 0,
             tally: Tally::default(),
         };
+        room.stage.set_hold(Hold::eager());
         room.stage
             .create_recorded(&room.socket, &room.memory, false);
         room.key = room.stage.sockets()[0];
@@ -241,19 +247,25 @@ impl Room {
     /// A turn of the worker, which it may not live to the end of.
     fn dying_turn(&mut self, death: Death) {
         self.turns_since_death += 1;
+        // What waited for the rest of its frame has waited long enough.
+        let sent = self.end_turn(TURN);
+        self.finish_turn(sent);
         self.send();
+        let first = self.below(self.queue.len() as u64 + 1) as usize;
+        self.receive(first);
+        let sent = self.end_turn(PART);
+        self.finish_turn(sent);
         if let Death::Working(writes) = death {
             self.memory.die_after(writes);
         }
-        while let Some((addr, mut datagram)) = self.queue.pop_front() {
-            let path = self.path(addr);
-            self.last = Some((addr, datagram.clone()));
-            self.stage.receive(path, &mut datagram);
-        }
-        self.stage.advance(TURN);
-        let mut sent = Vec::new();
-        self.stage
-            .take(|_, addr, datagram| sent.push((addr, datagram.to_vec())));
+        // Some comes later: a frame may be waiting for it when the worker dies.
+        let later = if self.loses {
+            self.below(4) as usize
+        } else {
+            0
+        };
+        self.receive(self.queue.len().saturating_sub(later));
+        let mut sent = self.end_turn(PART);
         match death {
             Death::Working(_) => sent.clear(),
             Death::Sending => {
@@ -264,6 +276,32 @@ impl Room {
             Death::Committing(writes) => self.memory.die_after(writes),
             Death::Changing(_) | Death::Sleeping => {}
         }
+        self.finish_turn(sent);
+    }
+
+    /// The first `count` datagrams on their way come in.
+    fn receive(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((addr, mut datagram)) = self.queue.pop_front() else {
+                return;
+            };
+            let path = self.path(addr);
+            self.last = Some((addr, datagram.clone()));
+            self.stage.receive(path, &mut datagram);
+        }
+    }
+
+    /// Fans out what is not to wait after `time`; returns what is to be sent.
+    fn end_turn(&mut self, time: Duration) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.stage.advance(time);
+        let mut sent = Vec::new();
+        self.stage
+            .take(|_, addr, datagram| sent.push((addr, datagram.to_vec())));
+        sent
+    }
+
+    /// What was sent has left.
+    fn finish_turn(&mut self, sent: Vec<(SocketAddr, Vec<u8>)>) {
         self.stage.commit();
         for (addr, datagram) in sent {
             self.deliver(addr, &datagram);
@@ -310,16 +348,18 @@ impl Room {
         }
         self.doom();
         self.check_drops();
+        let is_holding = self.stage.router().held_until().is_some();
+        self.tally.deaths_holding += u64::from(is_holding);
         self.stage.replace_worker();
-        let is_clean = matches!(death, Death::Sleeping);
+        // What waits was not received, as far as anybody knows.
+        let is_clean = matches!(death, Death::Sleeping) && !is_holding;
         // What the last worker did not live to record as received may still be asked for again.
         let is_settled = self.turns_since_death > 30 && !self.is_changing;
         let is_whole = is_clean && is_settled && self.is_everything_there();
         self.turns_since_death = 0;
-        if is_clean {
-            self.queue.extend(self.last.take());
-        }
-        let is_repeated = is_clean && !self.queue.is_empty();
+        let repeated = self.last.take_if(|_| is_clean);
+        let is_repeated = repeated.is_some();
+        self.queue.extend(repeated);
         let plis = |room: &Self| -> u64 {
             let members = room.members.iter();
             members.map(|member| member.client.plis).sum()
@@ -545,6 +585,7 @@ impl Tally {
         self.changes += other.changes;
         self.wholes += other.wholes;
         self.arrived += other.arrived;
+        self.deaths_holding += other.deaths_holding;
         self
     }
 }

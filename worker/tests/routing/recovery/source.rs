@@ -201,7 +201,8 @@ impl Source {
                 let mut payload = self.descriptor(body.is_keyframe, layer, n);
                 payload.extend_from_slice(&body.write());
                 let pt = self.format.pt();
-                (self.seq, emit((pt, self.ssrc, self.seq, self.ts), &payload))
+                let numbers = (pt, self.ssrc, self.seq, self.ts);
+                (self.seq, emit(numbers, n + 1 == count, &payload))
             })
             .collect();
         if self.format.is_repaired() {
@@ -239,7 +240,7 @@ impl Source {
         payload.extend_from_slice(header.payload(packet));
         self.rtx_seq += 1;
         let numbers = (RTX_PT, self.ssrc + 1, self.rtx_seq, header.ts);
-        Some((self.rtx_seq, emit(numbers, &payload)))
+        Some((self.rtx_seq, emit(numbers, header.marker, &payload)))
     }
 
     /// The temporal layer of a packet.
@@ -276,9 +277,9 @@ impl Body {
     }
 }
 
-fn emit((pt, ssrc, seq, ts): (u8, u32, u64, u32), payload: &[u8]) -> Vec<u8> {
+fn emit((pt, ssrc, seq, ts): (u8, u32, u64, u32), marker: bool, payload: &[u8]) -> Vec<u8> {
     let emit = RtpEmit {
-        marker: true,
+        marker,
         pt,
         seq: seq as u16,
         ts,
