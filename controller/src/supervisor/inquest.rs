@@ -34,7 +34,7 @@ pub(super) struct Death {
     pub(super) status: ExitStatus,
     /// It stood still and was ended for that.
     pub(super) stood_still: bool,
-    /// It stood still because somebody stopped it.
+    /// It stood still because somebody stopped it, or as it got no CPU.
     pub(super) was_stopped: bool,
     /// What it had in hand, or why that is not known.
     pub(super) in_hand: Result<Option<InHand>, String>,

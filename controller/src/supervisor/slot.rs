@@ -293,7 +293,8 @@ impl Slot {
         };
         let mut policy = Policy::default();
         let mut is_stopped = self.is_stopped.subscribe();
-        let mut lost_at = None;
+        // A room waits for a quarantine worker before there is one.
+        let mut lost_at = self.is_quarantine.then(Instant::now);
         let mut standby = None;
         let mut next: Option<Successor> = None;
         // Those that others took the place of.
@@ -699,9 +700,10 @@ impl Slot {
                 signal(child, Signal::SIGTERM);
                 end(child, STOP_TIMEOUT).await
             }
-            () = watchdog::watch(worker) => {
+            is_starved = watchdog::watch(worker) => {
                 stood_still = true;
-                was_stopped = is_stopped(child);
+                // Neither is its own doing.
+                was_stopped = is_starved || is_stopped(child);
                 tracing::error!(worker = worker.id, was_stopped, "stands still, is killed");
                 let patience = match was_stopped {
                     true => Duration::ZERO,

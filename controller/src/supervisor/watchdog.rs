@@ -28,13 +28,14 @@ const STARVED_MAX: u32 = 20;
 /// CPU time within [`PATIENCE`] from which on a worker that gives no answer is taken to spin.
 const SPINNING: Duration = Duration::from_millis(50);
 
-/// Returns when the worker stands still: stopped, or spinning. That takes 750 to 950 ms.
+/// Returns when the worker stands still: stopped, or spinning. That takes 750 to 950 ms. Returns
+/// whether it only got no CPU.
 ///
 /// It takes longer where the machine has no CPU for a worker that wants to answer: killing that one
 /// would only make it worse.
 ///
 /// One that does not restore takes its rooms along, so it is given the time of any other request.
-pub(crate) async fn watch(worker: &Worker) {
+pub(crate) async fn watch(worker: &Worker) -> bool {
     if worker.kind == WorkerKind::V2 {
         return std::future::pending().await;
     }
@@ -60,6 +61,7 @@ pub(crate) async fn watch(worker: &Worker) {
             Err(_) => misses += 1,
         }
     }
+    misses < MISSES
 }
 
 /// Whether a worker that gave no answer between the two could have run, and hardly did.

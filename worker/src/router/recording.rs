@@ -173,6 +173,7 @@ impl Router {
         webrtc.srtp = Some(srtp);
         transport.bytes_received = counters[BYTES_RECEIVED];
         transport.bytes_sent = counters[BYTES_SENT];
+        transport.arrivals.resume(counters[TWCC_COUNT] as u8);
         transport.flight = Some(Box::new(Flight { entry, record }));
         let inbound = inbound.into_iter();
         transport.inbound = inbound.map(|one| (one.record, Some(one.entry))).collect();

@@ -14,4 +14,5 @@ mod peer;
 mod recovery;
 mod simulation;
 mod stage;
+mod suspension;
 mod whole_way;
