@@ -10,7 +10,7 @@ use broth_ipc::body::{
 };
 use broth_ipc::{Call, Ids, RouterId, TransportId};
 use broth_worker::dtls::{Certificate, Dtls, DtlsContext, DtlsEvent, SrtpKeys};
-use broth_worker::srtp::{OpenKey, Profile, RecvIndex};
+use broth_worker::srtp::{OpenKey, Profile, RecvIndex, SrtpError};
 use broth_worker::transport::Srtp;
 use broth_worker::wire::stun::{is_stun, write_binding_request};
 use serde::Deserialize;
@@ -102,11 +102,8 @@ impl Endpoint {
         let check = check(answer);
         let keys = self.handshake(&socket, answer, &check, profile)?;
         Ok(Peer {
-            socket,
-            srtp: Srtp::new(&keys)?,
-            open: OpenKey::new(keys.profile, &keys.remote_key, &keys.remote_salt)?,
-            transport,
             check,
+            ..Peer::with_keys(socket, &keys, transport)?
         })
     }
 
@@ -191,13 +188,33 @@ impl Peer {
         endpoint.connect(&dump.into(), transport, profile)
     }
 
+    /// A peer of a far end that shook no hands and needs no checks: both have the keys.
+    ///
+    /// # Errors
+    /// The keys have not the lengths of the profile.
+    pub fn with_keys(
+        socket: UdpSocket,
+        keys: &SrtpKeys,
+        transport: TransportId,
+    ) -> Result<Self, SrtpError> {
+        Ok(Self {
+            socket,
+            srtp: Srtp::new(keys)?,
+            open: OpenKey::new(keys.profile, &keys.remote_key, &keys.remote_salt)?,
+            transport,
+            check: Vec::new(),
+        })
+    }
+
     /// Repeats the check: without one for half a minute the worker takes the peer for gone
     /// (RFC 7675).
     ///
     /// # Errors
     /// The socket failed.
     pub fn keep_alive(&self) -> Result<()> {
-        self.socket.send(&self.check)?;
+        if !self.check.is_empty() {
+            self.socket.send(&self.check)?;
+        }
         Ok(())
     }
 
