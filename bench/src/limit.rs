@@ -315,12 +315,17 @@ impl Out {
             for packet in packets {
                 let slot = &mut self.arena[self.used..self.used + room(packet)];
                 let bytes = &burst.bytes[packet.start..packet.start + packet.len];
-                slot[..packet.len].copy_from_slice(bytes);
                 let len = match &viewer.seal {
-                    Some(seal) => seal
-                        .protect_rtp(packet.roc, slot, packet.header_len, packet.len)
-                        .expect("there is room for the tag"),
-                    None => packet.len,
+                    Some(seal) => {
+                        let (header, payload) = bytes.split_at(packet.header_len);
+                        slot[..header.len()].copy_from_slice(header);
+                        seal.protect_rtp_with(packet.roc, slot, header.len(), header.len(), payload)
+                            .expect("there is room for the tag")
+                    }
+                    None => {
+                        slot[..packet.len].copy_from_slice(bytes);
+                        packet.len
+                    }
                 };
                 self.slices.push((self.used as u32, len as u32));
                 self.used += len;

@@ -18,6 +18,8 @@ use crate::plan::{Media, Plan};
 pub(crate) const STAMP_AT: usize = FIXED_HEADER_LEN + 8;
 /// Frames between two key frames: who joins need not wait for long.
 const KEYFRAME_INTERVAL: u64 = 30;
+/// The bit of the second byte that says that a frame ends (RFC 3550 §5.1).
+const MARKER: u8 = 0x80;
 
 /// The SSRC of a producer; its RTX has the next one.
 pub(crate) fn send_ssrc(sender: u32) -> u32 {
@@ -105,6 +107,10 @@ impl Feed {
                 }
                 Media::Audio => opus_packet(&mut packet, ssrc, seq, (frame * 960) as u32, payload),
             };
+            let is_last = n + 1 == plan.burst;
+            if is_last && plan.media == Media::Video {
+                packet[1] |= MARKER;
+            }
             let stamp = clock.elapsed().as_micros() as u32;
             packet[STAMP_AT..STAMP_AT + 4].copy_from_slice(&stamp.to_be_bytes());
             let roc = (self.seq >> 16) as u32;
