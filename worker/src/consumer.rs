@@ -365,7 +365,6 @@ impl Consumer {
                 picture_id,
                 tl0picidx,
                 abs_send_time: rewrite.abs_send_time,
-                resent: 0,
                 at_ms: io.now_ms() as u32,
             });
         }
@@ -389,12 +388,12 @@ impl Consumer {
     ) {
         let recv = &producer.streams[usize::from(stream_index)].recv;
         for seq in began_with + 1..=recv.highest().unwrap_or(0) {
-            let packet = recv.ring.get(seq).copied();
+            let packet = recv.ring.get(seq);
             let packet = packet.filter(|packet| Some(packet.arrived) >= self.listens_since);
             if let Some(packet) = packet
                 && !pending.contains(&(stream_index, seq))
             {
-                self.forward(io, way, producer, stream_index, &packet);
+                self.forward(io, way, producer, stream_index, packet);
             }
         }
     }

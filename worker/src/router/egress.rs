@@ -60,11 +60,11 @@ impl Router {
             };
             for (at, &(stream, seq)) in pending.iter().enumerate() {
                 let ring = &producer.streams[usize::from(stream)].recv.ring;
-                let Some(packet) = ring.get(seq).copied() else {
+                let Some(packet) = ring.get(seq) else {
                     continue;
                 };
                 let was_on = consumer.is_on(stream);
-                if let Some(profile) = consumer.forward(io, way, producer, stream, &packet) {
+                if let Some(profile) = consumer.forward(io, way, producer, stream, packet) {
                     let event = Event::EffectiveProfileChange { profile };
                     io.note_consumer(self.id, consumer.id, event);
                 }
