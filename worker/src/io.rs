@@ -19,6 +19,8 @@ use crate::wire::rtcp::ReportBlock;
 const POOL_BYTES_MAX: usize = 256 << 20;
 /// Longest time a datagram waits in its socket for a worker: its successor, at that.
 const WAIT_MAX: Duration = Duration::from_secs(1);
+/// What is not urgent leaves at multiples of this: waking costs more than what is then to be done.
+const TICK: Duration = Duration::from_millis(50);
 /// Seconds between the NTP epoch (1900) and the UNIX epoch.
 const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
 
@@ -156,6 +158,17 @@ impl Io {
     /// When what is in hand came in, since the machine started.
     pub fn arrived_since_start(&self) -> Duration {
         self.arrived.duration_since(self.start)
+    }
+
+    /// The first instant from `at` on at which things that are not urgent leave together.
+    pub fn next_tick(&self, at: Instant) -> Instant {
+        let past = at.duration_since(self.start).as_micros() % TICK.as_micros();
+        let past = Duration::from_micros(past as u64);
+        if past.is_zero() {
+            at
+        } else {
+            at + (TICK - past)
+        }
     }
 
     /// Counts a packet that went no further.

@@ -171,7 +171,7 @@ impl Router {
         transport.send_rtcp(io, &mut packet);
         io.scratch = packet;
         self.send_remb(io, key);
-        self.transports[key].schedule_rtcp(io.now);
+        self.transports[key].schedule_rtcp(io);
     }
 
     /// Tells the peer how much it may send, if there is a limit.

@@ -8,6 +8,7 @@ mod plain;
 mod webrtc;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use broth_ipc::body::{
@@ -213,11 +214,13 @@ impl Transport {
         }
     }
 
-    /// Schedules the next reports.
-    pub fn schedule_rtcp(&mut self, now: Instant) {
-        let [random] = Io::random::<1>();
-        // 0.5 to 1.5 of the interval, so that transports do not fall into step.
-        self.rtcp_at = now + RTCP_INTERVAL * (128 + u32::from(random)) / 256;
+    /// Schedules the next reports: 0.5 to 1.5 of the interval from now, so that transports do not
+    /// fall into step, and together with those of others that are due about then.
+    pub fn schedule_rtcp(&mut self, io: &Io) {
+        // Not to be guessed is not asked of it, to be had cheaply is.
+        let random = RandomState::new().hash_one(self.id) as u8;
+        let interval = RTCP_INTERVAL * (128 + u32::from(random)) / 256;
+        self.rtcp_at = io.next_tick(io.now + interval);
     }
 
     /// When the link wants to be woken, or arrivals are to be told.
