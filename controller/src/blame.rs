@@ -31,9 +31,20 @@ pub(crate) fn is_own_doing(status: ExitStatus) -> bool {
     is_crash || status.code() == Some(EXIT_PANICKED)
 }
 
-/// Who in a room workers died over: a transport, or the room itself.
+/// Who in a room a worker died over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Suspect {
+    /// The room itself.
+    Room,
+    /// A transport that nobody has.
+    Transport(TransportId),
+    /// The peer of a transport, who may make another one at any time.
+    Peer(String),
+}
+
+/// Over whom workers died.
 #[derive(Debug, Default)]
-pub(crate) struct Blame(HashMap<Option<TransportId>, Vec<Instant>>);
+pub(crate) struct Blame(HashMap<Suspect, Vec<Instant>>);
 
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +60,7 @@ impl Blame {
     /// follows.
     pub(crate) fn implicate(
         &mut self,
-        suspect: Option<TransportId>,
+        suspect: Suspect,
         now: Instant,
         window: Duration,
     ) -> (u32, Verdict) {
@@ -83,15 +94,18 @@ mod tests {
 
     #[test]
     fn the_second_death_over_the_same_within_ten_minutes_closes_it() {
-        let a = Some(TransportId(1));
-        let b = Some(TransportId(2));
-        type Death = (u64, Option<TransportId>, u32, Verdict);
-        let rows: [&[Death]; 5] = [
+        let (a, b) = (
+            &Suspect::Peer("a".into()),
+            &Suspect::Transport(TransportId(2)),
+        );
+        let room = &Suspect::Room;
+        type Death<'s> = (u64, &'s Suspect, u32, Verdict);
+        let rows: [&[Death<'_>]; 5] = [
             &[(0, a, 1, Isolate), (1, a, 2, Close), (2, a, 3, Close)],
             &[
                 (0, a, 1, Isolate),
                 (1, b, 1, Isolate),
-                (2, None, 1, Isolate),
+                (2, room, 1, Isolate),
             ],
             &[
                 (0, a, 1, Isolate),
@@ -99,7 +113,7 @@ mod tests {
                 (2, b, 2, Close),
                 (3, a, 2, Close),
             ],
-            &[(0, None, 1, Isolate), (599, None, 2, Close)],
+            &[(0, room, 1, Isolate), (599, room, 2, Close)],
             &[
                 (0, a, 1, Isolate),
                 (600, a, 1, Isolate),
@@ -110,7 +124,7 @@ mod tests {
             let (mut blame, start) = (Blame::default(), Instant::now());
             for &(seconds, suspect, count, verdict) in deaths {
                 let now = start + Duration::from_secs(seconds);
-                let outcome = blame.implicate(suspect, now, WINDOW);
+                let outcome = blame.implicate(suspect.clone(), now, WINDOW);
                 assert_eq!(outcome, (count, verdict), "{deaths:?} {seconds}");
             }
         }
@@ -120,10 +134,10 @@ mod tests {
     fn what_is_long_over_is_forgotten() {
         let (mut blame, start) = (Blame::default(), Instant::now());
         for id in 0..100 {
-            blame.implicate(Some(TransportId(id)), start, WINDOW);
+            blame.implicate(Suspect::Transport(TransportId(id)), start, WINDOW);
         }
         assert_eq!(blame.last(), Some(start));
-        blame.implicate(None, start + WINDOW, WINDOW);
+        blame.implicate(Suspect::Room, start + WINDOW, WINDOW);
         assert_eq!(blame.last(), Some(start + WINDOW));
         assert_eq!(blame.0.len(), 1);
     }

@@ -149,7 +149,9 @@ pub(crate) async fn inject(
 /// Moves its rooms to the workers in other places.
 async fn move_rooms(server: &Server, worker: &Worker) -> Result<()> {
     let others = server.workers().into_iter().map(|other| other.idx);
-    let others: Vec<_> = others.filter(|&idx| idx != worker.idx).collect();
+    // Not to those of the quarantine.
+    let is_place = |idx: &usize| *idx != worker.idx && *idx < server.places();
+    let others: Vec<_> = others.filter(is_place).collect();
     if others.is_empty() {
         return Err(Error::InvalidState(
             "there is no other worker to move rooms to: have two at least".into(),

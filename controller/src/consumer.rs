@@ -419,6 +419,11 @@ impl Consumer {
         }
     }
 
+    /// Takes over whether its producer is paused, which no worker may have told.
+    pub(crate) fn follow_source(&self) {
+        self.set_source_paused(self.0.source.paused());
+    }
+
     fn set_source_paused(&self, is_paused: bool) {
         let is_heard = {
             let mut now = lock(&self.0.now);

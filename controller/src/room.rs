@@ -565,7 +565,8 @@ impl Room {
         for peer in state.peers.clone() {
             peer.close_in(&mut state, crate::Originator::Local, None);
         }
-        if reason == CloseReason::Application {
+        // A worker that is told to end leaves rooms to a successor, and says no goodbye to anybody.
+        if matches!(reason, CloseReason::Application | CloseReason::Server) {
             state
                 .channel
                 .send(self.ids(), Call::CloseRouter(Default::default()));

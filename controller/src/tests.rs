@@ -134,7 +134,7 @@ impl Scene {
 async fn a_room_closes_with_one_request_and_without_any_if_the_worker_is_gone() {
     for (reason, expected) in [
         (CloseReason::Application, &["router.close"][..]),
-        (CloseReason::Server, &[]),
+        (CloseReason::Server, &["router.close"]),
         (CloseReason::WorkerDied("why".into()), &[]),
     ] {
         let mut scene = scene().await;

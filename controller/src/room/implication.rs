@@ -6,7 +6,7 @@ use broth_ipc::TransportId;
 
 use super::{CloseReason, Room, RoomEvent};
 use crate::Originator;
-use crate::blame::Verdict;
+use crate::blame::{Suspect, Verdict};
 use crate::transport::TransportEvent;
 
 /// Who was implicated, and what followed.
@@ -43,33 +43,46 @@ impl Room {
         if state.is_closed {
             return None;
         }
-        let (deaths, verdict) = state.blame.implicate(suspect, Instant::now(), window);
         // One that is gone has been closed a moment ago.
         let transport = suspect.and_then(|id| state.transports.get(&id).cloned());
+        let peer = transport.as_ref().and_then(|transport| transport.peer());
+        let peer = peer.map(|peer| peer.name().to_owned());
+        let blamed = match (suspect, &peer) {
+            (None, _) => Suspect::Room,
+            (Some(_), Some(name)) => Suspect::Peer(name.clone()),
+            (Some(id), None) => Suspect::Transport(id),
+        };
+        let (deaths, verdict) = state.blame.implicate(blamed, Instant::now(), window);
         let event = RoomEvent::Implicated {
             transport: transport.clone(),
             deaths,
         };
         self.0.events.emit(event);
-        let peer = transport.as_ref().and_then(|transport| transport.peer());
-        let peer = peer.map(|peer| peer.name().to_owned());
         if let Some(transport) = &transport {
             transport.emit(TransportEvent::Implicated { deaths });
         }
-        let outcome = match (verdict, suspect, transport) {
-            (Verdict::Isolate, ..) => Outcome::Isolate,
-            (Verdict::Close, _, Some(transport)) => {
+        drop(state);
+        let outcome = match verdict {
+            Verdict::Isolate => Outcome::Isolate,
+            Verdict::Close => self.close_suspect(suspect, reason),
+        };
+        Some(Implication { peer, outcome })
+    }
+
+    /// Closes what a worker died over, as `reason` says.
+    pub(crate) fn close_suspect(&self, suspect: Option<TransportId>, reason: &str) -> Outcome {
+        let Some(id) = suspect else {
+            self.close_for(CloseReason::Implicated(reason.into()), None);
+            return Outcome::RoomClosed;
+        };
+        let mut state = self.lock();
+        match state.transports.get(&id).cloned() {
+            Some(transport) => {
                 transport.close_in(&mut state, Originator::Local, None, false);
                 Outcome::TransportClosed
             }
-            (Verdict::Close, None, _) => {
-                drop(state);
-                self.close_for(CloseReason::Implicated(reason.into()), None);
-                Outcome::RoomClosed
-            }
-            (Verdict::Close, Some(_), None) => Outcome::Nothing,
-        };
-        Some(Implication { peer, outcome })
+            None => Outcome::Nothing,
+        }
     }
 
     /// When a worker died over it last, if ever.

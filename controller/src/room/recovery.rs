@@ -225,5 +225,9 @@ impl Room {
         } else {
             self.tell_moved(&mut state);
         }
+        // The worker tells nothing of pauses that it was made with.
+        for consumer in state.consumers.values() {
+            consumer.follow_source();
+        }
     }
 }

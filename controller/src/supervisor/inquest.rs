@@ -121,21 +121,21 @@ impl Inquest {
         };
         let reason = describe(death.status);
         let implicated = room.implicate(in_hand.transport, &reason, self.window);
-        let Some(Implication { peer, outcome }) = implicated else {
+        let Some(Implication { peer, mut outcome }) = implicated else {
             return Finding::default();
         };
+        if outcome == Outcome::Isolate {
+            isolate(room.clone());
+            // Where there is no place for it, nobody else is to die over it.
+            if worker.rooms.get(room.router_id()).is_some() {
+                outcome = room.close_suspect(in_hand.transport, &reason);
+            }
+        }
         let consequence = match outcome {
             Outcome::TransportClosed => Consequence::TransportClosed,
             Outcome::RoomClosed => Consequence::RoomClosed,
             Outcome::Nothing => Consequence::Implicated,
-            Outcome::Isolate => {
-                let id = room.router_id();
-                isolate(room);
-                match worker.rooms.get(id) {
-                    Some(_) => Consequence::Implicated,
-                    None => Consequence::Isolated,
-                }
-            }
+            Outcome::Isolate => Consequence::Isolated,
         };
         Finding { peer, consequence }
     }

@@ -1,6 +1,7 @@
 //! Packets of death: who sends them is closed, and nobody else loses anything. Needs a worker that
 //! dies over them: `cargo nextest run -p broth-tests --features poison black_box`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -66,7 +67,7 @@ impl Crashes {
                 let mut reports: Vec<_> = fs::read_dir(&self.0)
                     .unwrap()
                     .map(|entry| entry.unwrap().path())
-                    .filter(|path| path.join("report.json").is_file())
+                    .filter(|path| path.file_name().is_some_and(|name| !is_unfinished(name)))
                     .collect();
                 reports.sort();
                 if reports.len() >= count {
@@ -83,6 +84,10 @@ impl Drop for Crashes {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+fn is_unfinished(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 fn report(path: &Path) -> Value {

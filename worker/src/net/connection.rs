@@ -11,7 +11,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::sys;
-use super::tcp_frame::{PREFIX_LEN, write_frame};
+use super::tcp_frame::{FRAME_PAYLOAD_MAX, PREFIX_LEN, write_frame};
 use crate::recorder::{Counters, FRAME_END, FRAME_LEN, Scribe};
 
 /// Bytes that may wait for a slow peer; packets above are dropped.
@@ -64,6 +64,7 @@ impl Connection {
         if let Some(left @ 1..) = end.checked_sub(connection.written_ever) {
             let begun = len.checked_sub(left);
             let payload = (len as usize).checked_sub(PREFIX_LEN);
+            let payload = payload.filter(|len| *len <= FRAME_PAYLOAD_MAX);
             let (Some(begun), Some(payload)) = (begun, payload) else {
                 return Err(io::Error::other("no such frame was begun"));
             };
@@ -203,7 +204,7 @@ mod tests {
     use broth_ipc::TransportId;
 
     use super::*;
-    use crate::net::tcp_frame::{FRAME_PAYLOAD_MAX, Frames};
+    use crate::net::tcp_frame::Frames;
     use crate::recorder::{Entry, InboundRecord, Memory, Recorder};
 
     const ID: TransportId = TransportId(1);
