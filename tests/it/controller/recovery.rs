@@ -112,6 +112,33 @@ async fn a_worker_that_stands_still_is_found_and_replaced() {
 }
 
 #[tokio::test]
+async fn a_pause_that_no_worker_hears_of_is_told_to_receivers() {
+    let house = House::new(145).await;
+    let (alice, mut bob) = (house.join("alice"), house.join("bob"));
+    alice.create_transport(1, "send").await;
+    bob.create_transport(2, "recv").await;
+    let source = alice.produce(3, 1, vp8(1000)).await;
+    let consumer = bob.consume(&source, 2).await;
+    bob.told().await;
+    for (is_paused, method) in [(true, "consumerPaused"), (false, "consumerResumed")] {
+        // It hears nothing any more, and gives no answer.
+        hit(&house, Signal::SIGSTOP);
+        match is_paused {
+            true => source.pause(None),
+            false => source.resume(None),
+        };
+        recovered(&house.room).await;
+        assert_eq!(consumer.source_paused(), is_paused);
+        let told = bob.told().await;
+        assert!(
+            told.iter().any(|message| message["method"] == method),
+            "{told:?}"
+        );
+    }
+    house.server.close().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_is_told_to_end_by_somebody_else_leaves_its_rooms_to_the_next() {
     let house = House::new(146).await;
     let (alice, bob) = (house.join("alice"), house.join("bob"));
