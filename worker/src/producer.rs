@@ -20,6 +20,8 @@ use crate::wire::rtp::RtpHeader;
 use crate::wire::rtp_ext::{ExtensionUri, audio_level};
 use flight::Flight;
 
+/// Packets ahead of a late one that are looked at to know when it left.
+const AHEAD_MAX: usize = 64;
 /// No mapping for this payload type or extension id.
 pub const UNMAPPED: u8 = 0xFF;
 
@@ -228,7 +230,12 @@ impl Producer {
         let id = io.pool.alloc(packet).ok_or(DropReason::PoolExhausted)?;
         let stream = &mut self.streams[index];
         if info.is_keyframe {
-            stream.keyframes.handle_keyframe(io.now);
+            // What came ahead of it had left behind it.
+            let highest = stream.recv.highest().unwrap_or(seq);
+            let ahead = (seq + 1..=highest).take(AHEAD_MAX);
+            let arrived = ahead.filter_map(|seq| Some(stream.recv.ring.get(seq)?.arrived));
+            let left_by = arrived.min().unwrap_or(io.now);
+            stream.keyframes.handle_keyframe(left_by);
         }
         let stored = StoredPacket {
             seq,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broth_ipc::body::{Empty, Load};
 use broth_ipc::{Call, Ids};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::process::Usage;
 use super::worker::{Worker, WorkerKind};
@@ -18,12 +18,15 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// So many answers in a row that take longer are no accident, nor a controller that was itself
-/// held up.
+/// So many answers in a row that take longer are no accident.
 const MISSES: u32 = 3;
 
-/// So many times a worker is spared that could run and gets no CPU: 5 s in a row.
+/// So many times a worker is spared where it or its controller gets no CPU: 5 s at least.
 const STARVED_MAX: u32 = 20;
+
+/// When [`PATIENCE`] ends so much too late, the controller was itself held up: the answer may be
+/// there, unread.
+const LATE: Duration = Duration::from_millis(100);
 
 /// CPU time within [`PATIENCE`] from which on a worker that gives no answer is taken to spin.
 const SPINNING: Duration = Duration::from_millis(50);
@@ -43,7 +46,7 @@ pub(crate) async fn watch(worker: &Worker) -> bool {
     let (mut misses, mut starved) = (0, 0);
     while (misses < MISSES && starved < STARVED_MAX) || !may_die {
         let answers = worker.channel.answers();
-        let before = Usage::of(worker.pid);
+        let (before, asked_at) = (Usage::of(worker.pid), Instant::now());
         match timeout(PATIENCE, ask(worker)).await {
             Ok(Ok(load)) => {
                 *lock(&worker.load) = load;
@@ -57,19 +60,24 @@ pub(crate) async fn watch(worker: &Worker) -> bool {
             }
             // It is at work on what it was asked before, as when it takes over many rooms.
             Err(_) if worker.channel.answers() != answers => (misses, starved) = (0, 0),
-            Err(_) if is_starved(before, Usage::of(worker.pid)) => starved += 1,
+            Err(_) if is_spared(asked_at.elapsed(), before, Usage::of(worker.pid)) => starved += 1,
             Err(_) => misses += 1,
         }
     }
     misses < MISSES
 }
 
-/// Whether a worker that gave no answer between the two could have run, and hardly did.
-fn is_starved(before: Option<Usage>, after: Option<Usage>) -> bool {
+/// Whether no answer in the time `waited` says nothing about the worker: it could have run and
+/// hardly did, or its controller was held up. One that is stopped is never spared.
+fn is_spared(waited: Duration, before: Option<Usage>, after: Option<Usage>) -> bool {
     let (Some(before), Some(after)) = (before, after) else {
         return false;
     };
-    after.state == 'R' && after.cpu.saturating_sub(before.cpu) < SPINNING
+    match after.state {
+        'T' | 't' => false,
+        _ if waited >= PATIENCE + LATE => true,
+        state => state == 'R' && after.cpu.saturating_sub(before.cpu) < SPINNING,
+    }
 }
 
 async fn ask(worker: &Worker) -> Result<Load> {
@@ -82,25 +90,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_worker_that_could_run_and_did_not_is_spared() {
+    fn only_who_had_no_chance_to_answer_is_spared() {
         let usage = |state, ms| {
             Some(Usage {
                 state,
                 cpu: Duration::from_millis(ms),
             })
         };
+        let in_time = PATIENCE + LATE - Duration::from_millis(1);
+        let late = PATIENCE + LATE;
         let rows = [
-            (usage('S', 100), usage('R', 100), true),
-            (usage('R', 100), usage('R', 140), true),
-            (usage('R', 100), usage('R', 150), false),
-            (usage('S', 100), usage('T', 100), false),
-            (usage('S', 100), usage('S', 100), false),
-            (usage('S', 100), usage('D', 100), false),
-            (None, usage('R', 100), false),
-            (usage('R', 100), None, false),
+            (PATIENCE, usage('S', 100), usage('R', 100), true),
+            (PATIENCE, usage('R', 100), usage('R', 140), true),
+            (PATIENCE, usage('R', 100), usage('R', 150), false),
+            (PATIENCE, usage('S', 100), usage('T', 100), false),
+            (PATIENCE, usage('S', 100), usage('S', 100), false),
+            (PATIENCE, usage('S', 100), usage('D', 100), false),
+            (PATIENCE, None, usage('R', 100), false),
+            (PATIENCE, usage('R', 100), None, false),
+            (in_time, usage('S', 100), usage('S', 100), false),
+            (late, usage('S', 100), usage('S', 100), true),
+            (late, usage('R', 100), usage('R', 450), true),
+            (late, usage('S', 100), usage('T', 100), false),
+            (late, None, usage('S', 100), false),
         ];
-        for (before, after, expected) in rows {
-            assert_eq!(is_starved(before, after), expected, "{before:?} {after:?}");
+        for (waited, before, after, expected) in rows {
+            let is_it = is_spared(waited, before, after);
+            assert_eq!(is_it, expected, "{waited:?} {before:?} {after:?}");
         }
     }
 }

@@ -33,11 +33,15 @@ impl KeyFrameLimiter {
         true
     }
 
-    /// A key frame came: whoever asked has it, if the request was made before it left.
+    /// A key frame came that had left its sender at `left_by`: whoever asked has it, if the request
+    /// was made before. One that was repaired late may be older, and is no answer.
     ///
     /// A request that came after ours was sent may be for a receiver that joined after this
     /// key frame was encoded; it stays.
-    pub fn handle_keyframe(&mut self, _now: Instant) {
+    pub fn handle_keyframe(&mut self, left_by: Instant) {
+        if self.asked_at.is_some_and(|at| left_by < at) {
+            return;
+        }
         self.is_wanted = self.is_wanted_again;
         self.is_wanted_again = false;
     }
@@ -96,6 +100,10 @@ mod tests {
                         limiter.handle_keyframe(now);
                         false
                     }
+                    "old key" => {
+                        limiter.handle_keyframe(now - Duration::from_millis(200));
+                        false
+                    }
                     other => panic!("{other}"),
                 };
                 if is_sent {
@@ -144,6 +152,10 @@ mod tests {
                 &[0, 1500],
             ),
             (&[(0, "want"), (2500, "key")], &[0, 1000, 2000]),
+            (
+                &[(500, "want"), (550, "old key"), (1600, "key")],
+                &[500, 1500],
+            ),
         ];
         for (script, expected) in rows {
             assert_eq!(&play(script, 3000), expected, "{script:?}");

@@ -58,6 +58,7 @@ impl Room {
         };
         let ids = consuming.ids();
         self.call(ids, call);
+        self.listen(at);
     }
 
     fn turn_producer(&mut self, at: usize) {
@@ -74,6 +75,10 @@ impl Room {
             consuming.got.is_settled = false;
         }
         self.call(ids, call);
+        let of_it = |at: &usize| self.consuming[*at].producer == id;
+        for at in (0..self.consuming.len()).filter(of_it).collect::<Vec<_>>() {
+            self.listen(at);
+        }
     }
 
     fn prefer(&mut self, at: usize) {

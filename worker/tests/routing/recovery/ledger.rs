@@ -31,6 +31,8 @@ pub(super) struct Got {
     pub(super) is_filtered: bool,
     /// RTX packets that came.
     pub(super) repairs: u64,
+    /// What each source had sent when it began to listen.
+    pub(super) heard_from: BTreeMap<u32, u64>,
 }
 
 /// A run of packets of one source with the same differences to it.
@@ -64,6 +66,7 @@ impl Got {
             has_died: false,
             is_filtered: false,
             repairs: 0,
+            heard_from: BTreeMap::new(),
         }
     }
 
@@ -107,9 +110,10 @@ impl Got {
         let run = Run {
             source: body.ssrc,
             begins: index,
-            sent_before: match self.may_begin || self.has_died {
-                true => source.seq,
-                false => body.seq,
+            sent_before: match (self.has_died, self.heard_from.get(&body.ssrc)) {
+                (true, _) => source.seq,
+                (false, Some(heard)) => body.seq.max(*heard),
+                (false, None) => body.seq,
             },
             ts_offset: arrived.ts.wrapping_sub(body.ts),
             picture_offset: picture.wrapping_sub(body.picture) & 0x7FFF,

@@ -424,6 +424,9 @@ impl Room {
             // What was recorded last may be lost, and what was before it come back.
             consuming.got.forget_runs();
         }
+        for at in 0..self.consuming.len() {
+            self.listen(at);
+        }
         self.resume();
         for _ in 0..30 {
             self.turn();

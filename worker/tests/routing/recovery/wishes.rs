@@ -245,6 +245,15 @@ impl Room {
             got: Got::new(format, ssrc),
         });
         self.ask_for_consumer(self.consuming.len() - 1);
+        self.listen(self.consuming.len() - 1);
+    }
+
+    /// A consumer listens from now on: what was sent before need not come.
+    pub(super) fn listen(&mut self, at: usize) {
+        let sender = self.producer(self.consuming[at].producer).sender;
+        let sources = self.members[sender].client.sources.iter();
+        let heard = sources.map(|source| (source.ssrc, source.seq));
+        self.consuming[at].got.heard_from = heard.collect();
     }
 
     pub(super) fn producer(&self, id: ProducerId) -> &Producing {
