@@ -211,6 +211,12 @@ impl WorkerChannel {
         sent.map_err(|_| Error::ChannelClosed)
     }
 
+    /// Ends what makes it slow: its worker is gone.
+    pub(crate) fn hurry(&self) {
+        let (delay, until) = (Duration::ZERO, StdInstant::now());
+        let _ = self.disturb(ChannelFault::Slow { delay, until });
+    }
+
     /// Whether the worker is gone, as far as its channel tells.
     pub(crate) fn is_closed(&self) -> bool {
         self.commands.is_closed()

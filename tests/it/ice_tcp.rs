@@ -25,7 +25,30 @@ fn a_transport_has_its_own_listener_where_no_sockets_are_handed_over() {
     check_over_tcp(worker_with_own_ports(21_470));
 }
 
-fn check_over_tcp(mut worker: DrivenWorker) {
+#[test]
+fn who_says_nothing_keeps_nobody_away() {
+    let mut worker = worker_with_own_ports(21_490);
+    let created = create_transport(&mut worker);
+    let mut known = connect(&created);
+    known.write_all(&framed_check(&created)).unwrap();
+    read_frame(&mut known);
+    // More than a transport's own listener has room for.
+    let idle: Vec<_> = (0..15).map(|_| connect(&created)).collect();
+    let mut late = connect(&created);
+    for stream in [&mut late, &mut known] {
+        stream.write_all(&framed_check(&created)).unwrap();
+        read_frame(stream);
+    }
+    let mut gone = 0;
+    for mut stream in idle {
+        let patience = Some(Duration::from_millis(20));
+        stream.set_read_timeout(patience).unwrap();
+        gone += usize::from(matches!(stream.read(&mut [0]), Ok(0)));
+    }
+    assert_eq!(gone, 7);
+}
+
+fn create_transport(worker: &mut DrivenWorker) -> WebRtcTransportDump {
     let ids = Ids::router(ROUTER).transport(TransportId(1));
     let options = WebRtcTransportOptions {
         udp: false,
@@ -34,18 +57,23 @@ fn check_over_tcp(mut worker: DrivenWorker) {
     let created = worker
         .call(ids, Call::CreateWebRtcTransport(options))
         .unwrap();
-    let created: WebRtcTransportDump = serde_json::from_value(created).unwrap();
+    serde_json::from_value(created).unwrap()
+}
+
+fn connect(created: &WebRtcTransportDump) -> TcpStream {
     let [candidate] = &created.ice_local_candidates[..] else {
         panic!("{:?}", created.ice_local_candidates);
     };
     assert_eq!(candidate.protocol, Protocol::Tcp);
     assert_eq!(candidate.tcp_type.as_deref(), Some("passive"));
-
     let address = SocketAddr::new(candidate.ip.parse().unwrap(), candidate.port);
-    let mut stream = TcpStream::connect(address).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    let patience = Some(Duration::from_secs(5));
+    stream.set_read_timeout(patience).unwrap();
     stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+}
+
+fn framed_check(created: &WebRtcTransportDump) -> Vec<u8> {
     let ice = &created.ice_local_parameters;
     let mut check = Vec::new();
     let username = format!("{}:peer", ice.username_fragment);
@@ -53,18 +81,32 @@ fn check_over_tcp(mut worker: DrivenWorker) {
     write_binding_request(&mut check, [3; 12], &username, 100, true, 1, password);
     let mut framed = Vec::new();
     write_frame(&mut framed, &check).unwrap();
+    framed
+}
+
+fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
+    let mut len = [0; 2];
+    stream.read_exact(&mut len).unwrap();
+    let mut frame = vec![0; usize::from(u16::from_be_bytes(len))];
+    stream.read_exact(&mut frame).unwrap();
+    frame
+}
+
+fn check_over_tcp(mut worker: DrivenWorker) {
+    let ids = Ids::router(ROUTER).transport(TransportId(1));
+    let created = create_transport(&mut worker);
+    let mut stream = connect(&created);
+    let framed = framed_check(&created);
     // In two pieces, as TCP may deliver them.
     let (first, second) = framed.split_at(7);
     stream.write_all(first).unwrap();
     std::thread::sleep(Duration::from_millis(20));
     stream.write_all(second).unwrap();
 
-    let mut len = [0; 2];
-    stream.read_exact(&mut len).unwrap();
-    let mut reply = vec![0; usize::from(u16::from_be_bytes(len))];
-    stream.read_exact(&mut reply).unwrap();
+    let reply = read_frame(&mut stream);
     let message = Message::parse(&reply).unwrap();
     assert_eq!(message.transaction_id(), [3; 12]);
+    let password = created.ice_local_parameters.password.as_bytes();
     assert!(message.verify_integrity(password));
     assert_eq!(
         message.xor_mapped_address(),

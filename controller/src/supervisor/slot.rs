@@ -40,6 +40,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a worker may take to close its rooms before it is asked to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the channel of a worker that is gone may take to end. Nothing but a controller that
+/// gets no CPU delays it.
+const WORDS_LEFT_TIME: Duration = Duration::from_secs(5);
+
 /// How long a worker that closed its channel may take to end by itself, which tells how it ended.
 const END_TIME: Duration = Duration::from_millis(200);
 
@@ -715,8 +719,10 @@ impl Slot {
                 end(child, patience).await
             }
         };
-        // What it said last is still on its way; then its end of the channel is closed.
-        let left = timeout(END_TIME, channel_end).await;
+        // What it said last is still on its way, however slowly it was made to go; then its end of
+        // the channel is closed.
+        worker.channel.hurry();
+        let left = timeout(WORDS_LEFT_TIME, channel_end).await;
         let left = left.map(Result::unwrap_or_default).unwrap_or_default();
         let death = Death::new(status, stood_still, was_stopped, Some(black_box));
         (death, left.unanswered)

@@ -1,5 +1,6 @@
 //! The sockets of a worker: UDP sockets, TCP listeners and accepted ICE-TCP connections.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -69,6 +70,8 @@ pub struct Sockets {
     epoll: Epoll,
     /// Routers whose sockets are not read yet.
     held: Vec<usize>,
+    /// Connections by which no connectivity check has come, the oldest first.
+    strangers: VecDeque<u32>,
     /// Datagrams waiting to leave.
     pub queue: SendQueue,
     /// Packets dropped because a TCP peer does not read.
@@ -82,6 +85,7 @@ impl Sockets {
             entries: Slab::new(),
             epoll,
             held: Vec::new(),
+            strangers: VecDeque::new(),
             queue: SendQueue::default(),
             tcp_blocked: 0,
         }
@@ -195,6 +199,7 @@ impl Sockets {
     fn let_go(&mut self, key: u32) -> Option<(Protocol, SocketAddr)> {
         let entry = self.entries.try_remove(key as usize)?;
         self.queue.forget(key);
+        self.strangers.retain(|stranger| *stranger != key);
         // Closing the last descriptor would do, but the controller holds another one.
         let _ = self.epoll.delete(entry.socket.as_fd());
         if let Socket::Connection(connection) = &entry.socket
@@ -267,8 +272,10 @@ impl Sockets {
 
     /// Accepts one connection; `None` when there is none.
     ///
+    /// If too many are open, the oldest is closed by which no connectivity check has come.
+    ///
     /// # Errors
-    /// Accepting failed for good, or too many connections are open.
+    /// Accepting failed for good, or too many connections are open that are in use.
     pub fn accept(&mut self, listener: u32) -> io::Result<Option<u32>> {
         let Some(entry) = self.entries.get_mut(listener as usize) else {
             return Ok(None);
@@ -287,10 +294,28 @@ impl Sockets {
             Err(error) => return Err(error),
         };
         if *open == connections_max {
-            return Err(io::Error::other("too many TCP connections"));
+            let is_of_it = |key: &&u32| self.listener_of_connection(**key) == Some(listener);
+            let stranger = self.strangers.iter().find(is_of_it).copied();
+            let stranger = stranger.ok_or_else(|| io::Error::other("too many TCP connections"))?;
+            self.remove(stranger);
         }
         let connection = Connection::new(stream, listener)?;
-        self.insert_connection(connection, owner, local).map(Some)
+        let key = self.insert_connection(connection, owner, local)?;
+        self.strangers.push_back(key);
+        Ok(Some(key))
+    }
+
+    /// A connectivity check has come by a connection, if it is one: it is not closed for want of
+    /// room.
+    pub fn recognise(&mut self, key: u32) {
+        self.strangers.retain(|stranger| *stranger != key);
+    }
+
+    fn listener_of_connection(&self, key: u32) -> Option<u32> {
+        match &self.entries.get(key as usize)?.socket {
+            Socket::Connection(connection) => Some(connection.listener),
+            Socket::Udp(_) | Socket::Listener(..) => None,
+        }
     }
 
     /// Goes on with a connection of an earlier worker, which noted the frame it had in hand.

@@ -240,6 +240,7 @@ impl Router {
         let id = self.transports[key].id;
         match event {
             IceEvent::TupleAdded(path) => {
+                io.sockets.recognise(path.socket);
                 self.by_path.insert(path, key);
             }
             IceEvent::TupleRemoved(path) => {
