@@ -177,7 +177,7 @@ impl Room {
 
     /// Packets that would have left.
     fn forwarded(&self) -> u64 {
-        self.stage.worker.io.sockets.queue.counters.refused
+        self.stage.worker.io.sockets.queue.counters.packets
     }
 }
 
