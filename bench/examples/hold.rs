@@ -15,10 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use broth_client::client::Client;
-use broth_client::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_client::rtp::vp8_packet;
 use broth_client::worker::DrivenWorker;
-use broth_ipc::body::{CreateConsumer, CreateProducer, Empty, EnableConsumer, Hello, Load};
-use broth_ipc::rtp::MediaKind;
+use broth_ipc::body::{Hello, Load};
 use broth_ipc::{Call, ConsumerId, Ids, PROTOCOL, ProducerId, RouterId, TransportId};
 use broth_worker::net::sys::RecvBatch;
 use broth_worker::srtp::Profile;
@@ -72,10 +71,10 @@ fn main() -> Result<()> {
             for (hold_us, results) in HOLDS_US.into_iter().zip(&mut results) {
                 worker.call(Ids::NONE, Call::Hello(hello(hold_us)))?;
                 let window = if round == 0 { WINDOW / 4 } else { WINDOW };
-                let begin = load(&mut worker)?;
+                let begin = worker.load()?;
                 let sent = source.send(window)?;
                 thread::sleep(Duration::from_millis(100));
-                let end = load(&mut worker)?;
+                let end = worker.load()?;
                 let mut latencies: Vec<u32> = got.try_iter().collect();
                 // The first round warms up.
                 if round > 0 {
@@ -252,13 +251,7 @@ fn connect_sender(worker: &mut DrivenWorker) -> Result<Client> {
     let transport = TransportId(1);
     let sender = Client::connect(worker, ROUTER, transport, Some(Profile::AeadAes128Gcm))?;
     let ids = Ids::router(ROUTER).transport(transport).producer(PRODUCER);
-    let create = CreateProducer {
-        kind: MediaKind::Video,
-        rtp_parameters: vp8_parameters(SSRC),
-        rtp_mapping: identity_mapping(),
-        paused: false,
-    };
-    worker.call(ids, Call::CreateProducer(create))?;
+    worker.produce_vp8(ids, SSRC)?;
     Ok(sender)
 }
 
@@ -272,14 +265,6 @@ fn connect_viewer(worker: &mut DrivenWorker, n: u32) -> Result<Client> {
         .producer(PRODUCER)
         .consumer(ConsumerId(n))
         .transport(transport);
-    let kind = MediaKind::Video;
-    worker.call(ids, Call::CreateConsumer(CreateConsumer { kind }))?;
-    let rtp_parameters = vp8_parameters(1000 + 2 * n);
-    worker.call(ids, Call::EnableConsumer(EnableConsumer { rtp_parameters }))?;
+    worker.consume_vp8(ids, 1000 + 2 * n)?;
     Ok(viewer)
-}
-
-fn load(worker: &mut DrivenWorker) -> Result<Load> {
-    let answer = worker.call(Ids::NONE, Call::GetLoad(Empty {}))?;
-    serde_json::from_value(answer).context("load")
 }

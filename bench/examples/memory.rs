@@ -11,12 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use broth_client::client::PlainPeer;
 use broth_client::peer::Peer;
-use broth_client::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_client::rtp::vp8_packet;
 use broth_client::worker::DrivenWorker;
-use broth_ipc::body::{
-    CreateConsumer, CreateProducer, Empty, EnableConsumer, Load, WebRtcTransportOptions,
-};
-use broth_ipc::rtp::MediaKind;
+use broth_ipc::body::{Empty, WebRtcTransportOptions};
 use broth_ipc::{Call, ConsumerId, Ids, ProducerId, RouterId, TransportId};
 use broth_worker::srtp::Profile;
 use clap::Parser;
@@ -156,7 +153,7 @@ fn soak(worker: &mut DrivenWorker, time: Duration) -> Result<()> {
         }
         if told_at.elapsed() >= LINE_INTERVAL {
             told_at = Instant::now();
-            let load = load(worker)?;
+            let load = worker.load()?;
             writeln!(
                 io::stdout(),
                 "{:5} s  {:7} KiB  {joined} joined, {} datagrams sent",
@@ -180,14 +177,8 @@ struct Sender {
 impl Sender {
     fn connect(worker: &mut DrivenWorker) -> Result<Self> {
         let peer = Peer::connect(worker, ROUTER, SENDER, PROFILE)?;
-        let request = CreateProducer {
-            kind: MediaKind::Video,
-            rtp_parameters: vp8_parameters(SSRC),
-            rtp_mapping: identity_mapping(),
-            paused: false,
-        };
         let ids = Ids::router(ROUTER).transport(SENDER).producer(PRODUCER);
-        worker.call(ids, Call::CreateProducer(request))?;
+        worker.produce_vp8(ids, SSRC)?;
         Ok(Self { peer, seq: 0 })
     }
 
@@ -243,18 +234,9 @@ fn consume(worker: &mut DrivenWorker, transport: TransportId, id: u32) -> Result
         .transport(transport)
         .producer(PRODUCER)
         .consumer(ConsumerId(id));
-    let kind = MediaKind::Video;
-    worker.call(ids, Call::CreateConsumer(CreateConsumer { kind }))?;
-    let rtp_parameters = vp8_parameters(2 * id);
-    worker.call(ids, Call::EnableConsumer(EnableConsumer { rtp_parameters }))?;
-    Ok(())
+    worker.consume_vp8(ids, 2 * id)
 }
 
 fn rss(worker: &mut DrivenWorker) -> Result<u64> {
-    Ok(load(worker)?.rss_bytes)
-}
-
-fn load(worker: &mut DrivenWorker) -> Result<Load> {
-    let answer = worker.call(Ids::NONE, Call::GetLoad(Empty {}))?;
-    serde_json::from_value(answer).context("load")
+    Ok(worker.load()?.rss_bytes)
 }

@@ -4,19 +4,16 @@
 use std::cmp::Reverse;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use broth_client::burst::Burst;
 use broth_client::peer::Peer;
-use broth_client::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_client::rtp::vp8_packet;
 use broth_client::worker::DrivenWorker;
-use broth_ipc::body::{CreateConsumer, CreateProducer, EnableConsumer};
-use broth_ipc::rtp::MediaKind;
-use broth_ipc::{Call, ConsumerId, Ids, ProducerId, RouterId, TransportId};
-use broth_worker::net::sys::{Message, send};
+use broth_ipc::{ConsumerId, Ids, ProducerId, RouterId, TransportId};
 use broth_worker::srtp::Profile;
 use broth_worker::wire::rtp::FIXED_HEADER_LEN;
 use nix::sys::signal::{Signal, kill};
@@ -102,7 +99,10 @@ fn tell(calls: &[(&str, u64)]) -> Result<()> {
         "not one call to receive a burst"
     );
     for (name, count) in calls {
-        let is_expected = matches!(*name, "epoll_wait" | "recvmmsg" | "sendmmsg");
+        let is_expected = matches!(
+            *name,
+            "epoll_pwait2" | "epoll_wait" | "recvmmsg" | "sendmmsg"
+        );
         let is_rare = *count as f64 / (packets as f64) < RARE;
         ensure!(is_expected || is_rare, "{name} is called too often");
     }
@@ -111,14 +111,8 @@ fn tell(calls: &[(&str, u64)]) -> Result<()> {
 
 fn connect_sender(worker: &mut DrivenWorker) -> Result<Peer> {
     let peer = Peer::connect(worker, ROUTER, SENDER, PROFILE)?;
-    let request = CreateProducer {
-        kind: MediaKind::Video,
-        rtp_parameters: vp8_parameters(SSRC),
-        rtp_mapping: identity_mapping(),
-        paused: false,
-    };
     let ids = Ids::router(ROUTER).transport(SENDER).producer(PRODUCER);
-    worker.call(ids, Call::CreateProducer(request))?;
+    worker.produce_vp8(ids, SSRC)?;
     Ok(peer)
 }
 
@@ -128,16 +122,13 @@ fn connect_viewer(worker: &mut DrivenWorker, id: u32) -> Result<Peer> {
         .transport(peer.transport)
         .producer(PRODUCER)
         .consumer(ConsumerId(id));
-    let kind = MediaKind::Video;
-    worker.call(ids, Call::CreateConsumer(CreateConsumer { kind }))?;
-    let rtp_parameters = vp8_parameters(1000 + 2 * id);
-    worker.call(ids, Call::EnableConsumer(EnableConsumer { rtp_parameters }))?;
+    worker.consume_vp8(ids, 1000 + 2 * id)?;
     Ok(peer)
 }
 
 /// The packets of one frame, handed to the kernel at once; the first frame is a key frame.
 fn send_burst(sender: &Peer, frame: u64) -> Result<()> {
-    let (mut arena, mut slices) = (Vec::new(), Vec::new());
+    let mut burst = Burst::default();
     for n in 0..PACKETS {
         let is_start = n == 0;
         let mut packet = [0; 1500];
@@ -151,14 +142,8 @@ fn send_burst(sender: &Peer, frame: u64) -> Result<()> {
             PACKET_BYTES - FIXED_HEADER_LEN,
         );
         let len = sender.seal(0, &mut packet, FIXED_HEADER_LEN, len)?;
-        slices.push((arena.len() as u32, len as u32));
-        arena.extend_from_slice(&packet[..len]);
+        burst.push(&packet[..len]);
     }
-    let message = Message {
-        remote: sender.socket.peer_addr()?,
-        slices: slices.len(),
-        segment_len: slices[0].1 as u16,
-    };
-    send(sender.socket.as_fd(), &arena, &slices, &[message])?;
+    burst.send(&sender.socket, sender.socket.peer_addr()?)?;
     Ok(())
 }

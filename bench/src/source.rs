@@ -1,15 +1,14 @@
 //! The producers: packets in bursts, each with its send time inside.
 
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use broth_client::burst::Burst;
 use broth_client::client::Client;
 use broth_client::rtp::{opus_packet, vp8_packet};
-use broth_worker::net::sys::{Message, send};
 use broth_worker::wire::rtp::FIXED_HEADER_LEN;
 
 use crate::plan::{Media, Plan};
@@ -40,8 +39,7 @@ struct Feed {
     remote: SocketAddr,
     seq: u64,
     frames: u64,
-    arena: Vec<u8>,
-    slices: Vec<(u32, u32)>,
+    burst: Burst,
 }
 
 impl Source {
@@ -54,8 +52,7 @@ impl Source {
                 ssrc: send_ssrc(sender),
                 seq: 0,
                 frames: 0,
-                arena: Vec::new(),
-                slices: Vec::new(),
+                burst: Burst::default(),
             })
         });
         Ok(Self {
@@ -92,8 +89,6 @@ impl Source {
 impl Feed {
     /// The packets of one frame, handed to the kernel at once.
     fn send_burst(&mut self, plan: &Plan, clock: Instant) -> Result<()> {
-        self.arena.clear();
-        self.slices.clear();
         let frame = self.seq / u64::from(plan.burst);
         for n in 0..plan.burst {
             let mut packet = [0; 2048];
@@ -115,18 +110,11 @@ impl Feed {
             packet[STAMP_AT..STAMP_AT + 4].copy_from_slice(&stamp.to_be_bytes());
             let roc = (self.seq >> 16) as u32;
             let len = self.client.seal(roc, &mut packet, FIXED_HEADER_LEN, len)?;
-            self.slices.push((self.arena.len() as u32, len as u32));
-            self.arena.extend_from_slice(&packet[..len]);
+            self.burst.push(&packet[..len]);
             self.seq += 1;
         }
         self.frames += 1;
-        let message = Message {
-            remote: self.remote,
-            slices: self.slices.len(),
-            segment_len: self.slices[0].1 as u16,
-        };
-        let socket = self.client.socket().as_fd();
-        send(socket, &self.arena, &self.slices, &[message])?;
+        self.burst.send(self.client.socket(), self.remote)?;
         Ok(())
     }
 }

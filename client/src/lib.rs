@@ -2,6 +2,7 @@
 //! speak ICE, DTLS and SRTP, or plain RTP, over real sockets. Used by the load generator, by
 //! `broth chaos` and by the tests.
 
+pub mod burst;
 pub mod client;
 pub mod peer;
 pub mod recv_track;

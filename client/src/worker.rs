@@ -13,7 +13,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use broth_ipc::body::{CreateRouter, Hello, Protocol, RouterSocket};
+use broth_ipc::body::{
+    CreateConsumer, CreateProducer, CreateRouter, Empty, EnableConsumer, Hello, Load, Protocol,
+    RouterSocket,
+};
+use broth_ipc::rtp::{MediaKind, RtpParameters};
 use broth_ipc::{
     CHANNEL_FD_ENV, Call, Fill, FromWorker, Ids, Inbox, Notification, Outbox, PAYLOAD_BYTES_MAX,
     PROTOCOL, RECORDER_BYTES, Request, Response, RouterId,
@@ -32,6 +36,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Pid, ftruncate};
 use serde_json::Value;
+
+use crate::rtp::{identity_mapping, vp8_parameters};
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -218,6 +224,55 @@ impl DrivenWorker {
                 Fill::Eof => bail!("the worker closed its channel"),
             }
         }
+    }
+
+    /// Creates a producer of VP8 with `ssrc`, and RTX on the next one; `ids` name its router,
+    /// its transport and itself.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn produce_vp8(&mut self, ids: Ids, ssrc: u32) -> Result<()> {
+        let request = CreateProducer {
+            kind: MediaKind::Video,
+            rtp_parameters: vp8_parameters(ssrc),
+            rtp_mapping: identity_mapping(),
+            paused: false,
+        };
+        self.call(ids, Call::CreateProducer(request))?;
+        Ok(())
+    }
+
+    /// Creates a consumer and enables it; `ids` name its router, its transport, its producer and
+    /// itself.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn consume(
+        &mut self,
+        ids: Ids,
+        kind: MediaKind,
+        rtp_parameters: RtpParameters,
+    ) -> Result<()> {
+        self.call(ids, Call::CreateConsumer(CreateConsumer { kind }))?;
+        self.call(ids, Call::EnableConsumer(EnableConsumer { rtp_parameters }))?;
+        Ok(())
+    }
+
+    /// As [`consume`](Self::consume), of VP8 with `ssrc`, and RTX on the next one.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn consume_vp8(&mut self, ids: Ids, ssrc: u32) -> Result<()> {
+        self.consume(ids, MediaKind::Video, vp8_parameters(ssrc))
+    }
+
+    /// Its load.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), or the answer has another shape.
+    pub fn load(&mut self) -> Result<Load> {
+        let answer = self.call(Ids::NONE, Call::GetLoad(Empty {}))?;
+        serde_json::from_value(answer).context("load")
     }
 
     /// Creates a router with one UDP socket and one TCP listener on 127.0.0.1.

@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 
 use broth_client::client::PlainPeer;
 use broth_client::peer::Peer;
-use broth_client::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_client::rtp::vp8_packet;
 use broth_client::worker::DrivenWorker;
 use broth_ipc::body::{
-    CreateConsumer, CreateProducer, Empty, EnableConsumer, PlainRtpTransportDump,
-    PlainRtpTransportOptions, Protocol, RemoteParameters, RouterSocket, SetMaxBitrate,
-    WebRtcTransportOptions,
+    Empty, PlainRtpTransportDump, PlainRtpTransportOptions, Protocol, RemoteParameters,
+    RouterSocket, SetMaxBitrate, WebRtcTransportOptions,
 };
-use broth_ipc::rtp::MediaKind;
 use broth_ipc::{Call, Ids, TransportId};
 use broth_worker::srtp::Profile;
 use broth_worker::wire::rtcp::{self, emit_nack};
@@ -39,23 +37,10 @@ fn ids(transport: TransportId) -> Ids {
 
 /// A producer on one transport, a consumer on the other.
 fn connect(worker: &mut DrivenWorker) {
-    let request = CreateProducer {
-        kind: MediaKind::Video,
-        rtp_parameters: vp8_parameters(SEND_SSRC),
-        rtp_mapping: identity_mapping(),
-        paused: false,
-    };
     let producer = ids(SENDER).producer(PRODUCER);
-    worker
-        .call(producer, Call::CreateProducer(request))
-        .unwrap();
-    let kind = MediaKind::Video;
+    worker.produce_vp8(producer, SEND_SSRC).unwrap();
     let consumer = ids(RECEIVER).producer(PRODUCER).consumer(CONSUMER);
-    let create = Call::CreateConsumer(CreateConsumer { kind });
-    worker.call(consumer, create).unwrap();
-    let rtp_parameters = vp8_parameters(RECV_SSRC);
-    let enable = Call::EnableConsumer(EnableConsumer { rtp_parameters });
-    worker.call(consumer, enable).unwrap();
+    worker.consume_vp8(consumer, RECV_SSRC).unwrap();
 }
 
 fn send(socket: &UdpSocket, seq: u16, is_keyframe: bool) {

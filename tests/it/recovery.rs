@@ -8,14 +8,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use broth_client::peer::{Endpoint, Peer};
-use broth_client::rtp::{identity_mapping, vp8_packet, vp8_parameters};
+use broth_client::rtp::vp8_packet;
 use broth_client::worker::{DrivenWorker, recorder};
 use broth_ipc::body::{
-    CreateConsumer, CreateProducer, CreateRouter, DtlsParameters, DtlsRole, DtlsState, Empty,
-    EnableConsumer, IceParameters, IceState, Protocol, RouterSocket, WebRtcTransportDump,
-    WebRtcTransportOptions,
+    CreateRouter, DtlsParameters, DtlsRole, DtlsState, Empty, IceParameters, IceState, Protocol,
+    RouterSocket, WebRtcTransportDump, WebRtcTransportOptions,
 };
-use broth_ipc::rtp::MediaKind;
 use broth_ipc::{Call, Event, Ids, RECORDER_BYTES, TransportId};
 use broth_worker::srtp::Profile;
 use broth_worker::wire::rtcp;
@@ -194,20 +192,9 @@ impl Room {
 
     fn create_media(&mut self) {
         let ids = Ids::router(ROUTER).transport(SENDER).producer(PRODUCER);
-        let produce = Call::CreateProducer(CreateProducer {
-            kind: MediaKind::Video,
-            rtp_parameters: vp8_parameters(SEND_SSRC),
-            rtp_mapping: identity_mapping(),
-            paused: false,
-        });
-        self.worker.call(ids, produce).unwrap();
+        self.worker.produce_vp8(ids, SEND_SSRC).unwrap();
         let ids = ids.transport(RECEIVER).consumer(CONSUMER);
-        let kind = MediaKind::Video;
-        let consume = Call::CreateConsumer(CreateConsumer { kind });
-        self.worker.call(ids, consume).unwrap();
-        let rtp_parameters = vp8_parameters(RECV_SSRC);
-        let enable = Call::EnableConsumer(EnableConsumer { rtp_parameters });
-        self.worker.call(ids, enable).unwrap();
+        self.worker.consume_vp8(ids, RECV_SSRC).unwrap();
     }
 
     /// Another worker takes the room.

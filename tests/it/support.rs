@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use broth_client::peer::Peer;
 use broth_client::rtp::{identity_mapping, vp8_packet, vp8_parameters};
 use broth_client::worker::DrivenWorker;
-use broth_ipc::body::{CreateConsumer, CreateProducer, Empty, EnableConsumer};
+use broth_ipc::body::{CreateProducer, Empty};
 use broth_ipc::rtp::{MediaKind, Profile as Layer, RtpMapping, RtpParameters};
 use broth_ipc::{Call, ConsumerId, Event, Ids, ProducerId, RouterId, TransportId};
 use broth_worker::srtp::Profile;
@@ -97,10 +97,8 @@ impl Room {
         rtp_parameters: RtpParameters,
     ) {
         let ids = Ids::router(ROUTER).producer(PRODUCER).consumer(consumer);
-        let create = Call::CreateConsumer(CreateConsumer { kind });
-        self.worker.call(ids, create).unwrap();
-        let enable = Call::EnableConsumer(EnableConsumer { rtp_parameters });
-        self.worker.call(ids.transport(transport), enable).unwrap();
+        let ids = ids.transport(transport);
+        self.worker.consume(ids, kind, rtp_parameters).unwrap();
     }
 
     /// Sends a packet of any make from the sender.
@@ -142,15 +140,8 @@ impl Room {
     }
 
     pub(crate) fn create_producer(&mut self, id: ProducerId, ssrc: u32) -> anyhow::Result<()> {
-        let request = CreateProducer {
-            kind: MediaKind::Video,
-            rtp_parameters: vp8_parameters(ssrc),
-            rtp_mapping: identity_mapping(),
-            paused: false,
-        };
         let ids = Ids::router(ROUTER).transport(TransportId(1)).producer(id);
-        self.worker.call(ids, Call::CreateProducer(request))?;
-        Ok(())
+        self.worker.produce_vp8(ids, ssrc)
     }
 
     /// Sends one VP8 packet.

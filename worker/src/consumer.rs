@@ -196,12 +196,12 @@ impl Consumer {
     }
 
     /// Stops sending; its transport is gone. Its record is to be removed.
-    pub fn disable(&mut self, now: Instant) -> Option<Entry> {
+    pub fn disable(&mut self) -> Option<Entry> {
         let entry = self.take_entry();
         self.transport = None;
         self.sending = None;
         self.effective = Profile::None;
-        self.restart(now);
+        self.current = None;
         entry
     }
 

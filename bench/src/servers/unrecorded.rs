@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use broth_client::client::Client;
 use broth_client::rtp::{OPUS_PT, identity_mapping, opus_parameters, vp8_parameters};
 use broth_client::worker::DrivenWorker;
-use broth_ipc::body::{CreateConsumer, CreateProducer, Empty, EnableConsumer, Load};
+use broth_ipc::body::{CreateProducer, Empty, Load};
 use broth_ipc::rtp::{MediaKind, RtpParameters};
 use broth_ipc::{Call, ConsumerId, Ids, ProducerId, RouterId, TransportId};
 use broth_worker::srtp::Profile;
@@ -51,11 +51,7 @@ impl Unrecorded {
     }
 
     pub(crate) fn load(&self) -> Result<Load> {
-        let answer = self
-            .driven()
-            .worker
-            .call(Ids::NONE, Call::GetLoad(Empty {}))?;
-        serde_json::from_value(answer).context("load")
+        self.driven().worker.load()
     }
 
     pub(crate) fn connect_sender(&self, room: u32, sender: u32) -> Result<Client> {
@@ -85,12 +81,8 @@ impl Unrecorded {
                 .producer(ProducerId(sender))
                 .consumer(ConsumerId(consumer))
                 .transport(transport);
-            let kind = self.kind();
-            let create = Call::CreateConsumer(CreateConsumer { kind });
-            driven.worker.call(ids, create)?;
             let rtp_parameters = self.parameters(CONSUMERS_FROM + 2 * consumer);
-            let enable = Call::EnableConsumer(EnableConsumer { rtp_parameters });
-            driven.worker.call(ids, enable)?;
+            driven.worker.consume(ids, self.kind(), rtp_parameters)?;
         }
         Ok(client)
     }

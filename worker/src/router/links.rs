@@ -192,7 +192,7 @@ impl Router {
         }
         self.forget_keys(key);
         for consumer in std::mem::take(&mut self.transports[key].consumers) {
-            let entry = self.consumers[consumer].disable(io.now);
+            let entry = self.consumers[consumer].disable();
             self.forget_consumer(entry);
         }
         if let Ok(webrtc) = self.transports[key].webrtc_mut() {
