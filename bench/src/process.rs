@@ -23,7 +23,8 @@ pub(crate) struct CpuTime {
 impl CpuTime {
     /// What a process has used so far.
     pub(crate) fn of(pid: u32) -> Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+        let stat = stat.with_context(|| format!("its process {pid} is gone"))?;
         let (user, system) = user_and_system(&stat).context("/proc/PID/stat")?;
         let mut ns = 0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
