@@ -9,7 +9,7 @@ use broth_ipc::TransportId;
 use nix::sys::signal::Signal;
 
 /// So many deaths within the window are no accident.
-const DEATHS_MAX: u32 = 2;
+pub(crate) const DEATHS_MAX: u32 = 2;
 
 /// A worker's exit status after a panic that is not an abort.
 const EXIT_PANICKED: i32 = 101;

@@ -36,6 +36,7 @@ use crate::transport::{PlainRtpTransport, Transport};
 use crate::worker_channel::Requests;
 use crate::{lock, random_id, to_its_end};
 
+use implication::Departed;
 use moving::Moving;
 
 /// What happens to a room (`spec: api.md` §6.4).
@@ -62,8 +63,8 @@ pub enum RoomEvent {
         gap: Duration,
     },
     /// A worker died over a datagram of this transport or something else that was done for it, or
-    /// for the room as a whole. From the second time on it is closed; before that, the room goes on
-    /// in a worker of its own.
+    /// for the room as a whole. The first time the room goes on in a worker of its own; the second
+    /// time it is closed, and from the third on the peer whose transport it is.
     Implicated {
         /// The transport; `None` for the room, or for a transport that is gone.
         transport: Option<Transport>,
@@ -129,6 +130,7 @@ pub(crate) struct State {
     /// While it is on its way to another worker.
     moving: Option<Moving>,
     blame: Blame,
+    pub(crate) departed: Departed,
     channel: Arc<RoomChannel>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) transports: HashMap<TransportId, Transport>,
@@ -217,6 +219,7 @@ impl Room {
             lost_at: None,
             moving: None,
             blame: Blame::default(),
+            departed: Departed::default(),
             channel: Arc::clone(&channel),
             peers: Vec::new(),
             transports: HashMap::new(),

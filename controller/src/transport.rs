@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use broth_ipc::body::{DtlsState, IceState, TransportTuple};
 use broth_ipc::{Call, Event, Ids, TransportId};
@@ -41,7 +42,7 @@ pub enum TransportEvent {
     /// DTLS changed state.
     DtlsStateChange(DtlsState),
     /// A worker died over something that was done for it, such as a datagram it received. From the
-    /// second time on it is closed next.
+    /// second time on it is closed next, from the third on its peer is.
     Implicated {
         /// How many workers died over it within [`Settings::quarantine`](crate::Settings).
         deaths: u32,
@@ -333,6 +334,9 @@ impl Transport {
                     peer.notify("transportClosed", members);
                 }
                 peer.forget_transport(self);
+                state
+                    .departed
+                    .note(Instant::now(), base.id, peer.name());
                 for producer in peer.producers() {
                     if producer.transport() == self {
                         producer.close_in(state, Originator::Local, None, false);

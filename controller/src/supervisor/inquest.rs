@@ -14,7 +14,7 @@ use crate::blame::is_own_doing;
 use crate::crash::{self, Dead, Report};
 use crate::memory::BlackBox;
 use crate::room::Room;
-use crate::room::implication::{Implication, Outcome};
+use crate::room::implication::Outcome;
 
 /// How long the last words of a worker may take to arrive. Somebody whose rooms wait for another
 /// worker has no time to wait for them.
@@ -53,18 +53,21 @@ enum Consequence {
     #[default]
     None,
     Isolated,
-    /// The room stays where it is.
-    Implicated,
+    /// What it was is closed already.
+    Gone,
     TransportClosed,
+    PeerClosed,
     RoomClosed,
 }
 
 impl Finding {
-    /// Whether what the worker died over is not there any more.
-    pub(super) fn is_settled(&self) -> bool {
+    /// Whether what the worker died over is gone from its place, which is for one room only if it
+    /// is one in quarantine.
+    pub(super) fn is_settled(&self, is_quarantine: bool) -> bool {
         match self.consequence {
-            Consequence::Isolated | Consequence::TransportClosed | Consequence::RoomClosed => true,
-            Consequence::None | Consequence::Implicated => false,
+            Consequence::None => false,
+            Consequence::Isolated => !is_quarantine,
+            _ => true,
         }
     }
 
@@ -72,8 +75,9 @@ impl Finding {
         match self.consequence {
             Consequence::None => "none",
             Consequence::Isolated => "room isolated",
-            Consequence::Implicated => "room implicated",
+            Consequence::Gone => "gone already",
             Consequence::TransportClosed => "transport closed",
+            Consequence::PeerClosed => "peer closed",
             Consequence::RoomClosed => "room closed",
         }
     }
@@ -102,13 +106,13 @@ impl Death {
 }
 
 impl Inquest {
-    /// Implicates whoever the worker died over; `isolate` may take the room away. To be held once
-    /// the worker's rooms know that it is gone.
+    /// Implicates whoever the worker died over; `isolate` may take the room away, if it is not by
+    /// itself already. To be held once the worker's rooms know that it is gone.
     pub(super) fn hold(
         &self,
         death: &Death,
         worker: &Worker,
-        isolate: impl FnOnce(Room),
+        isolate: Option<impl FnOnce(Room)>,
     ) -> Finding {
         let Ok(Some(in_hand)) = &death.in_hand else {
             return Finding::default();
@@ -121,23 +125,29 @@ impl Inquest {
         };
         let reason = describe(death.status);
         let implicated = room.implicate(in_hand.transport, &reason, self.window);
-        let Some(Implication { peer, mut outcome }) = implicated else {
+        let Some(mut implication) = implicated else {
             return Finding::default();
         };
-        if outcome == Outcome::Isolate {
+        if implication.outcome == Outcome::Isolate
+            && let Some(isolate) = isolate
+        {
             isolate(room.clone());
             // Where there is no place for it, nobody else is to die over it.
             if worker.rooms.get(room.router_id()).is_some() {
-                outcome = room.close_suspect(in_hand.transport, &reason);
+                implication.outcome = room.close_suspect(&implication, &reason);
             }
         }
-        let consequence = match outcome {
+        let consequence = match implication.outcome {
             Outcome::TransportClosed => Consequence::TransportClosed,
+            Outcome::PeerClosed => Consequence::PeerClosed,
             Outcome::RoomClosed => Consequence::RoomClosed,
-            Outcome::Nothing => Consequence::Implicated,
+            Outcome::Nothing => Consequence::Gone,
             Outcome::Isolate => Consequence::Isolated,
         };
-        Finding { peer, consequence }
+        Finding {
+            peer: implication.peer().map(str::to_owned),
+            consequence,
+        }
     }
 
     /// Writes a report once the worker's last words have come.

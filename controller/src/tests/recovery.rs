@@ -247,7 +247,7 @@ async fn a_transport_over_which_two_workers_die_is_not_made_again() {
     let suspect = Some(TransportId(1));
     let grave = worker.die().await;
     let implication = scene.room.implicate(suspect, "killed", WINDOW).unwrap();
-    assert_eq!(implication.peer.as_deref(), Some("alice"));
+    assert_eq!(implication.peer(), Some("alice"));
     assert_eq!(implication.outcome, Outcome::Isolate);
     let worker = grave.successor(&[]);
     let asked = described(&worker.asked().await);
@@ -286,6 +286,60 @@ async fn a_transport_over_which_two_workers_die_is_not_made_again() {
     assert_eq!(implicated, [(Some(1), 1), (Some(1), 2)]);
 }
 
+/// A worker dies over a transport, and another one goes on.
+async fn die_over(worker: PlayedWorker, room: &Room, id: u32) -> (PlayedWorker, Outcome) {
+    let grave = worker.die().await;
+    let implication = room.implicate(Some(TransportId(id)), "killed", WINDOW);
+    let implication = implication.unwrap();
+    assert_eq!(implication.peer(), Some("alice"));
+    let worker = grave.successor(&[]);
+    worker.settle().await;
+    (worker, implication.outcome)
+}
+
+async fn renew_transport(peer: &Peer, old: u32, new: u32) {
+    peer.get_transport_by_id(old).unwrap().close(None);
+    let members = json!({ "id": new, "direction": "send" });
+    super::ask(peer, "createTransport", members).await;
+}
+
+#[tokio::test]
+async fn a_transport_that_is_renewed_before_each_death_does_not_clear_its_peer() {
+    let (worker, scene) = scene().await;
+    let (worker, outcome) = die_over(worker, &scene.room, 1).await;
+    assert_eq!(outcome, Outcome::Isolate);
+    renew_transport(&scene.alice, 1, 21).await;
+    let (worker, outcome) = die_over(worker, &scene.room, 21).await;
+    assert_eq!(outcome, Outcome::TransportClosed);
+    let members = json!({ "id": 22, "direction": "send" });
+    super::ask(&scene.alice, "createTransport", members).await;
+    let (_worker, outcome) = die_over(worker, &scene.room, 22).await;
+    assert_eq!(outcome, Outcome::PeerClosed);
+    assert!(scene.alice.closed() && !scene.bob.closed() && !scene.room.closed());
+}
+
+#[tokio::test]
+async fn a_transport_that_closes_before_the_death_is_looked_at_is_known_by_its_peer() {
+    let (worker, scene) = scene().await;
+    scene.alice.get_transport_by_id(1).unwrap().close(None);
+    let (worker, outcome) = die_over(worker, &scene.room, 1).await;
+    assert_eq!(outcome, Outcome::Isolate);
+    // A client may use an id again.
+    super::ask(
+        &scene.alice,
+        "createTransport",
+        json!({ "id": 1, "direction": "send" }),
+    )
+    .await;
+    scene.alice.get_transport_by_id(1).unwrap().close(None);
+    let (worker, outcome) = die_over(worker, &scene.room, 1).await;
+    assert_eq!(outcome, Outcome::PeerClosed);
+    assert!(scene.alice.closed() && !scene.bob.closed());
+    // Nothing is left of it.
+    let (_worker, outcome) = die_over(worker, &scene.room, 1).await;
+    assert_eq!(outcome, Outcome::Nothing);
+}
+
 #[tokio::test]
 async fn a_room_over_which_two_workers_die_is_closed_with_a_reason() {
     let (worker, scene) = scene().await;
@@ -298,7 +352,7 @@ async fn a_room_over_which_two_workers_die_is_closed_with_a_reason() {
     let gone = Some(TransportId(99));
     for outcome in [Outcome::Isolate, Outcome::Nothing] {
         let implication = scene.room.implicate(gone, "killed", WINDOW).unwrap();
-        assert_eq!((implication.peer, implication.outcome), (None, outcome));
+        assert_eq!((implication.peer(), implication.outcome), (None, outcome));
         assert!(!scene.room.closed());
     }
     scene.room.implicate(None, "killed again", WINDOW).unwrap();

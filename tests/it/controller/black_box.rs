@@ -4,7 +4,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use broth::{EventStream, Room, RoomEvent, RoomOptions, Settings, Transport, TransportEvent};
 use broth_client::peer::Peer;
@@ -14,8 +17,10 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::media::{connect_receiver, connect_sender, send_vp8};
+use super::planned::gaps;
 use super::recovery::received;
 use super::support::{Client, House, codecs, pending, settings, soon, vp8, wait_for};
+use crate::support::receive_rtp;
 
 /// The first place of a quarantine worker.
 const QUARANTINE: usize = 10_000;
@@ -319,6 +324,23 @@ async fn who_makes_workers_spin_is_closed() {
     attack(163, death).await;
 }
 
+/// A room on the first worker, and somebody in it who makes that worker abort. One who
+/// `flees` closes the transport before its answer can be known.
+async fn attacked_room(house: &House, flees: bool) -> (Room, Client) {
+    let attacked = room(house, 0).await;
+    let mut events = attacked.events();
+    let members = serde_json::json!({ "peerName": "mallory" });
+    let (mallory, _) = Client::join(&attacked, members);
+    let attacker = connect_sender(&mallory, 7).await;
+    poison(&attacker, "abort");
+    if flees {
+        mallory.web_rtc(7).close(None);
+    }
+    implicated(&mut events).await;
+    recovered(&mut events).await;
+    (attacked, mallory)
+}
+
 #[tokio::test]
 async fn attacks_on_many_rooms_do_not_use_up_the_restarts_of_others() {
     let crashes = Crashes::new("many");
@@ -326,20 +348,125 @@ async fn attacks_on_many_rooms_do_not_use_up_the_restarts_of_others() {
     let mut events = house.room.events();
     // More than a worker may die young in a row.
     for _ in 0..12 {
-        let attacked = room(&house, 0).await;
-        let mut its_events = attacked.events();
-        let members = serde_json::json!({ "peerName": "mallory" });
-        let (mallory, _) = Client::join(&attacked, members);
-        let attacker = connect_sender(&mallory, 7).await;
-        poison(&attacker, "abort");
-        implicated(&mut its_events).await;
-        recovered(&mut its_events).await;
+        let (attacked, _mallory) = attacked_room(&house, false).await;
         assert!(attacked.worker_idx() >= QUARANTINE);
         attacked.close(None);
         recovered(&mut events).await;
     }
     assert_eq!(house.room.worker_idx(), 0);
     assert_eq!(house.counts().await, [0, 0, 0]);
+    house.server.close().await;
+}
+
+#[tokio::test]
+async fn with_the_quarantine_full_who_attacks_is_closed_at_once() {
+    let crashes = Crashes::new("full");
+    let house = house(167, &crashes).await;
+    let mut events = house.room.events();
+    let mut isolated = Vec::new();
+    for _ in 0..8 {
+        let (attacked, mallory) = attacked_room(&house, false).await;
+        recovered(&mut events).await;
+        assert!(attacked.worker_idx() >= QUARANTINE && mallory.peer.transports().len() == 1);
+        isolated.push(attacked);
+    }
+    // These stay where they are, and count as little.
+    for flees in [false, true].repeat(6) {
+        let (attacked, mallory) = attacked_room(&house, flees).await;
+        recovered(&mut events).await;
+        assert_eq!(attacked.worker_idx(), 0);
+        assert_eq!(mallory.peer.transports(), []);
+        attacked.close(None);
+    }
+    assert_eq!(house.room.worker_idx(), 0);
+    assert!(isolated.iter().all(|room| !room.closed()));
+    house.server.close().await;
+}
+
+/// Media that is sent and received until it is told to stop, and when it came.
+struct Media {
+    is_over: Arc<AtomicBool>,
+    threads: [JoinHandle<()>; 2],
+    came: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Media {
+    fn start(sender: Peer, mut receiver: Peer) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let came = Arc::new(Mutex::new(Vec::new()));
+        let (told, has_come) = (Arc::clone(&is_over), Arc::clone(&came));
+        let sending = std::thread::spawn(move || {
+            for seq in (0..u16::MAX).cycle() {
+                // One more, which the receiver waits for.
+                let is_last = told.load(Ordering::Relaxed);
+                send_vp8(&sender, 1000, seq, seq < 20);
+                if is_last {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let told = Arc::clone(&is_over);
+        let receiving = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                receive_rtp(&mut receiver).expect("media goes on");
+                has_come.lock().unwrap().push(Instant::now());
+            }
+        });
+        Self {
+            is_over,
+            threads: [sending, receiving],
+            came,
+        }
+    }
+
+    /// The longest time without a packet that ended in a while.
+    fn gap(&self, from: Instant, to: Instant) -> Duration {
+        let came = self.came.lock().unwrap();
+        let pairs = came.windows(2).filter(|pair| (from..to).contains(&pair[1]));
+        pairs.map(|pair| pair[1] - pair[0]).max().unwrap()
+    }
+
+    fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// `BROTH_ATTACKS` says how many attackers there are; each causes two deaths.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_others_in_the_room_notice_a_gap() {
+    let crashes = Crashes::new("gap");
+    let house = house(168, &crashes).await;
+    let (alice, bob) = (house.join("alice"), house.join("bob"));
+    let sender = connect_sender(&alice, 1).await;
+    let receiver = connect_receiver(&bob, 2).await;
+    let source = alice.produce(3, 1, vp8(1000)).await;
+    bob.consume(&source, 2).await;
+    let media = Media::start(sender, receiver);
+    let mut events = house.room.events();
+    let attackers = std::env::var("BROTH_ATTACKS").map_or(2, |count| count.parse().unwrap());
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for attacker in 0..attackers {
+        let mallory = house.join(&format!("mallory {attacker}"));
+        let attacker = connect_sender(&mallory, 10 + attacker).await;
+        for _ in 0..2 {
+            let window = Duration::from_millis(500);
+            tokio::time::sleep(window).await;
+            let at = Instant::now();
+            without.push(media.gap(at - window, at));
+            poison(&attacker, "abort");
+            recovered(&mut events).await;
+            tokio::time::sleep(window).await;
+            with.push(media.gap(at, Instant::now()));
+        }
+        assert_eq!(mallory.peer.transports(), []);
+    }
+    media.end();
+    println!("{}\n{}", gaps("deaths", with), gaps("without", without));
+    assert!(!source.closed() && house.room.peers().len() == 2 + attackers as usize);
     house.server.close().await;
 }
 

@@ -118,7 +118,7 @@ fn rounds(default: usize) -> usize {
     rounds.map_or(default, |rounds| rounds.parse().unwrap())
 }
 
-fn gaps(what: &str, mut gaps: Vec<Duration>) -> String {
+pub(super) fn gaps(what: &str, mut gaps: Vec<Duration>) -> String {
     gaps.sort();
     if gaps.is_empty() {
         return format!("no {what}");
