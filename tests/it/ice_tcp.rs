@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use broth_client::worker::DrivenWorker;
-use broth_ipc::body::{Empty, IceState, Protocol, WebRtcTransportDump, WebRtcTransportOptions};
+use broth_ipc::body::{Empty, IceParameters, IceState, Protocol, WebRtcTransportDump, WebRtcTransportOptions};
 use broth_ipc::{Call, Ids, TransportId};
 use broth_worker::net::tcp_frame::write_frame;
 use broth_worker::wire::stun::{Message, write_binding_request};
@@ -30,13 +30,13 @@ fn who_says_nothing_keeps_nobody_away() {
     let mut worker = worker_with_own_ports(21_490);
     let created = create_transport(&mut worker);
     let mut known = connect(&created);
-    known.write_all(&framed_check(&created)).unwrap();
+    known.write_all(&framed_check(&created.ice_local_parameters)).unwrap();
     read_frame(&mut known);
     // More than a transport's own listener has room for.
     let idle: Vec<_> = (0..15).map(|_| connect(&created)).collect();
     let mut late = connect(&created);
     for stream in [&mut late, &mut known] {
-        stream.write_all(&framed_check(&created)).unwrap();
+        stream.write_all(&framed_check(&created.ice_local_parameters)).unwrap();
         read_frame(stream);
     }
     let mut gone = 0;
@@ -73,8 +73,7 @@ fn connect(created: &WebRtcTransportDump) -> TcpStream {
     stream
 }
 
-fn framed_check(created: &WebRtcTransportDump) -> Vec<u8> {
-    let ice = &created.ice_local_parameters;
+pub(crate) fn framed_check(ice: &IceParameters) -> Vec<u8> {
     let mut check = Vec::new();
     let username = format!("{}:peer", ice.username_fragment);
     let password = ice.password.as_bytes();
@@ -96,7 +95,7 @@ fn check_over_tcp(mut worker: DrivenWorker) {
     let ids = Ids::router(ROUTER).transport(TransportId(1));
     let created = create_transport(&mut worker);
     let mut stream = connect(&created);
-    let framed = framed_check(&created);
+    let framed = framed_check(&created.ice_local_parameters);
     // In two pieces, as TCP may deliver them.
     let (first, second) = framed.split_at(7);
     stream.write_all(first).unwrap();

@@ -22,6 +22,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::io::Io;
 use crate::net::sockets::{Path, Socket};
 use crate::net::sys::{self, RECV_BATCH, RecvBatch};
 use crate::net::tcp_frame::{FRAME_BYTES_MAX, Frames};
@@ -209,10 +210,9 @@ impl EventLoop {
                 }
             }
             Some((Socket::Listener(..), ..)) => {
-                for _ in 0..ACCEPTS_PER_TURN {
-                    if !matches!(self.worker.io.sockets.accept(key), Ok(Some(_))) {
-                        break;
-                    }
+                let Io { sockets, now, .. } = &mut self.worker.io;
+                if (0..ACCEPTS_PER_TURN).all(|_| sockets.accept(*now, key)) {
+                    sockets.wake(key);
                 }
             }
             Some((Socket::Connection(_), router)) => self.read_connection(key, router, flags),
@@ -330,6 +330,7 @@ impl EventLoop {
             }
         }
         io.black_box.clear();
+        io.sockets.drop_strangers(io.now);
         for (_, router) in routers.iter_mut() {
             router.handle_audio_levels(io);
         }

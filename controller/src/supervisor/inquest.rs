@@ -61,14 +61,9 @@ enum Consequence {
 }
 
 impl Finding {
-    /// Whether what the worker died over is gone from its place, which is for one room only if it
-    /// is one in quarantine.
-    pub(super) fn is_settled(&self, is_quarantine: bool) -> bool {
-        match self.consequence {
-            Consequence::None => false,
-            Consequence::Isolated => !is_quarantine,
-            _ => true,
-        }
+    /// Whether what the worker died over is gone from its place.
+    pub(super) fn is_settled(&self) -> bool {
+        self.consequence != Consequence::None
     }
 
     fn consequence(&self) -> &'static str {
@@ -106,13 +101,13 @@ impl Death {
 }
 
 impl Inquest {
-    /// Implicates whoever the worker died over; `isolate` may take the room away, if it is not by
-    /// itself already. To be held once the worker's rooms know that it is gone.
+    /// Implicates whoever the worker died over; `isolate` may take the room away. To be held once
+    /// the worker's rooms know that it is gone.
     pub(super) fn hold(
         &self,
         death: &Death,
         worker: &Worker,
-        isolate: Option<impl FnOnce(Room)>,
+        isolate: impl FnOnce(Room),
     ) -> Finding {
         let Ok(Some(in_hand)) = &death.in_hand else {
             return Finding::default();
@@ -128,11 +123,9 @@ impl Inquest {
         let Some(mut implication) = implicated else {
             return Finding::default();
         };
-        if implication.outcome == Outcome::Isolate
-            && let Some(isolate) = isolate
-        {
+        if implication.outcome == Outcome::Isolate {
             isolate(room.clone());
-            // Where there is no place for it, nobody else is to die over it.
+            // Where there is no place for it, or no other, nobody else is to die over it.
             if worker.rooms.get(room.router_id()).is_some() {
                 implication.outcome = room.close_suspect(&implication, &reason);
             }

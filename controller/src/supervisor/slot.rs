@@ -102,8 +102,7 @@ pub(crate) struct Slot {
     has_standby: bool,
     /// What becomes of deaths.
     inquest: Inquest,
-    /// It is for a room over which workers die: until whoever is to blame is closed, deaths over it
-    /// count like all others.
+    /// It is for a room over which a worker died.
     is_quarantine: bool,
     /// Log settings changed since, for every worker to come.
     settings: Mutex<WorkerSettings>,
@@ -567,7 +566,6 @@ impl Slot {
         let mut finding = Finding::default();
         if goes_on {
             let isolate = |room| tell(SlotEvent::Isolate(room));
-            let isolate = (!self.is_quarantine).then_some(isolate);
             let blame = || {
                 if !is_on_purpose {
                     finding = self.inquest.hold(&death, worker, isolate);
@@ -577,7 +575,7 @@ impl Slot {
                 .lose(worker, &describe(status), unanswered, blame);
         }
         let served = Some(worker.ready_at.elapsed());
-        let is_excused = was_injected || finding.is_settled(self.is_quarantine);
+        let is_excused = was_injected || finding.is_settled();
         if !is_on_purpose {
             let words = words.clone();
             self.inquest

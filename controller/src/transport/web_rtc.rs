@@ -401,16 +401,31 @@ impl WebRtcTransport {
         Ok(steps)
     }
 
-    /// Whether it came back as it was.
+    /// Whether it came back as it was, or further: what the last worker did not live to tell, and
+    /// what it told of that is lost, is taken over.
     pub(super) fn check_restored(&self, dump: Value) -> Result<()> {
         let dump: WebRtcTransportDump = crate::parsed(dump)?;
-        let now = lock(&self.0.now);
-        match now.dtls_state {
-            DtlsState::Connected if dump.dtls_state != DtlsState::Connected => {
-                Err(Error::other("the transport's keys are lost"))
-            }
-            _ => Ok(()),
+        let mut now = lock(&self.0.now);
+        let is_connected = dump.dtls_state == DtlsState::Connected;
+        if now.dtls_state == DtlsState::Connected && !is_connected {
+            return Err(Error::other("the transport's keys are lost"));
         }
+        let events = &self.base().events;
+        if now.ice_selected_tuple != dump.ice_selected_tuple {
+            now.ice_selected_tuple.clone_from(&dump.ice_selected_tuple);
+            if let Some(tuple) = dump.ice_selected_tuple {
+                events.emit(TransportEvent::IceSelectedTupleChange(tuple));
+            } else {
+                now.connection = None;
+            }
+        }
+        if std::mem::replace(&mut now.ice_state, dump.ice_state) != dump.ice_state {
+            events.emit(TransportEvent::IceStateChange(dump.ice_state));
+        }
+        if std::mem::replace(&mut now.dtls_state, dump.dtls_state) != dump.dtls_state {
+            events.emit(TransportEvent::DtlsStateChange(dump.dtls_state));
+        }
+        Ok(())
     }
 
     /// Something the worker tells.

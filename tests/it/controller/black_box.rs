@@ -435,7 +435,8 @@ impl Media {
     }
 }
 
-/// `BROTH_ATTACKS` says how many attackers there are; each causes two deaths.
+/// `BROTH_ATTACKS` says how many attackers there are. The first one is forgiven once; those who
+/// come when the room is in quarantine are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_others_in_the_room_notice_a_gap() {
     let crashes = Crashes::new("gap");
@@ -452,7 +453,7 @@ async fn the_others_in_the_room_notice_a_gap() {
     for attacker in 0..attackers {
         let mallory = house.join(&format!("mallory {attacker}"));
         let attacker = connect_sender(&mallory, 10 + attacker).await;
-        for _ in 0..2 {
+        while !mallory.peer.transports().is_empty() {
             let window = Duration::from_millis(500);
             tokio::time::sleep(window).await;
             let at = Instant::now();
@@ -462,9 +463,9 @@ async fn the_others_in_the_room_notice_a_gap() {
             tokio::time::sleep(window).await;
             with.push(media.gap(at, Instant::now()));
         }
-        assert_eq!(mallory.peer.transports(), []);
     }
     media.end();
+    assert_eq!(with.len(), attackers as usize + 1);
     println!("{}\n{}", gaps("deaths", with), gaps("without", without));
     assert!(!source.closed() && house.room.peers().len() == 2 + attackers as usize);
     house.server.close().await;

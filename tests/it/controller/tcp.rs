@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broth::{IceState, Settings, TransportEvent};
 use broth_client::peer::{Endpoint, Peer};
-use broth_ipc::body::{DtlsRole, Protocol};
+use broth_ipc::body::{DtlsRole, IceParameters, Protocol};
 use broth_worker::net::tcp_frame::write_frame;
 use broth_worker::srtp::Profile;
 use nix::sys::signal::Signal;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::media::{send_vp8, shake_hands};
 use super::recovery::{hit, received, recovered};
 use super::support::{Client, House, settings, vp8, wait_for};
+use crate::ice_tcp::framed_check;
 
 /// How long a relay lives at most.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -144,6 +145,32 @@ async fn connections_go_on_over_planned_moves() {
     alice.told().await;
     bob.told().await;
     assert_eq!(house.counts().await, [2, 1, 1]);
+    house.server.close().await;
+}
+
+#[tokio::test]
+async fn a_connection_without_keys_ends_with_its_worker() {
+    let house = House::new(169).await;
+    let alice = house.join("alice");
+    let members = json!({ "id": 1, "direction": "send", "options": { "udp": false } });
+    let answer = alice.request("createTransport", members).await.unwrap();
+    let port = answer["iceCandidates"][0]["port"].as_u64().unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port as u16)).unwrap();
+    let ice: IceParameters = serde_json::from_value(answer["iceParameters"].clone()).unwrap();
+    stream.write_all(&framed_check(&ice)).unwrap();
+    let mut events = alice.web_rtc(1).events();
+    let ice_state = |event: &TransportEvent| match event {
+        TransportEvent::IceStateChange(state) => Some(*state),
+        _ => None,
+    };
+    let told = wait_for(&mut events, "a check", ice_state).await;
+    assert_eq!(told, IceState::Completed);
+    hit(&house, Signal::SIGKILL);
+    let told = wait_for(&mut events, "another beginning", ice_state).await;
+    assert_eq!(told, IceState::New);
+    assert_eq!(alice.web_rtc(1).ice_selected_tuple(), None);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
     house.server.close().await;
 }
 

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use broth_ipc::body::Protocol;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{ReceiveTimestampns, UdpGroSegment};
 use slab::Slab;
@@ -21,6 +22,8 @@ use crate::recorder::{Counters, Scribe};
 const CONNECTIONS_MAX: usize = 512;
 /// Connections the listener of one transport may have open (`spec: media.md` §1).
 const TRANSPORT_CONNECTIONS_MAX: usize = 10;
+/// A peer has so long for the first connectivity check on its connection.
+const STRANGER_TIME: Duration = Duration::from_secs(10);
 
 /// Where a packet came from and its answer goes: a UDP socket and a remote address, or an
 /// accepted TCP connection.
@@ -70,8 +73,12 @@ pub struct Sockets {
     epoll: Epoll,
     /// Routers whose sockets are not read yet.
     held: Vec<usize>,
-    /// Connections by which no connectivity check has come, the oldest first.
-    strangers: VecDeque<u32>,
+    /// Connections by which no connectivity check has come, and since when; the oldest first.
+    strangers: VecDeque<(Instant, u32)>,
+    /// How many connections there are.
+    connections: usize,
+    /// How many there may be: descriptors are left for what the controller sends.
+    connections_max: usize,
     /// Datagrams waiting to leave.
     pub queue: SendQueue,
     /// Packets dropped because a TCP peer does not read.
@@ -81,11 +88,15 @@ pub struct Sockets {
 impl Sockets {
     /// No sockets yet; they will be registered with `epoll` under their keys.
     pub fn new(epoll: Epoll) -> Self {
+        let descriptors_max = getrlimit(Resource::RLIMIT_NOFILE);
+        let descriptors_max = descriptors_max.map_or(usize::MAX, |(soft, _)| soft as usize);
         Self {
             entries: Slab::new(),
             epoll,
             held: Vec::new(),
             strangers: VecDeque::new(),
+            connections: 0,
+            connections_max: descriptors_max / 2,
             queue: SendQueue::default(),
             tcp_blocked: 0,
         }
@@ -199,16 +210,18 @@ impl Sockets {
     fn let_go(&mut self, key: u32) -> Option<(Protocol, SocketAddr)> {
         let entry = self.entries.try_remove(key as usize)?;
         self.queue.forget(key);
-        self.strangers.retain(|stranger| *stranger != key);
+        self.recognise(key);
         // Closing the last descriptor would do, but the controller holds another one.
         let _ = self.epoll.delete(entry.socket.as_fd());
-        if let Socket::Connection(connection) = &entry.socket
-            && let Some(Entry {
+        if let Socket::Connection(connection) = &entry.socket {
+            self.connections -= 1;
+            if let Some(Entry {
                 socket: Socket::Listener(_, open),
                 ..
             }) = self.entries.get_mut(connection.listener as usize)
-        {
-            *open -= 1;
+            {
+                *open -= 1;
+            }
         }
         match entry.socket {
             Socket::Udp(_) => Some((Protocol::Udp, entry.local)),
@@ -270,15 +283,13 @@ impl Sockets {
         Some((entry.local.ip(), entry.local.port(), protocol))
     }
 
-    /// Accepts one connection; `None` when there is none.
+    /// Accepts one connection; returns whether there may be another one.
     ///
-    /// If too many are open, the oldest is closed by which no connectivity check has come.
-    ///
-    /// # Errors
-    /// Accepting failed for good, or too many connections are open that are in use.
-    pub fn accept(&mut self, listener: u32) -> io::Result<Option<u32>> {
+    /// If too many are open, the oldest is closed by which no connectivity check has come; if all
+    /// are in use, this one is.
+    pub fn accept(&mut self, now: Instant, listener: u32) -> bool {
         let Some(entry) = self.entries.get_mut(listener as usize) else {
-            return Ok(None);
+            return false;
         };
         let (owner, local) = (entry.owner, entry.local);
         let connections_max = match owner.transport {
@@ -286,29 +297,45 @@ impl Sockets {
             None => CONNECTIONS_MAX,
         };
         let Socket::Listener(socket, open) = &mut entry.socket else {
-            return Ok(None);
+            return false;
         };
+        let is_full = *open == connections_max;
         let stream = match socket.accept() {
             Ok((stream, _)) => stream,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
+            // The peer has gone already.
+            Err(error) => return error.kind() == io::ErrorKind::ConnectionAborted,
         };
-        if *open == connections_max {
-            let is_of_it = |key: &&u32| self.listener_of_connection(**key) == Some(listener);
-            let stranger = self.strangers.iter().find(is_of_it).copied();
-            let stranger = stranger.ok_or_else(|| io::Error::other("too many TCP connections"))?;
+        if is_full || self.connections == self.connections_max {
+            let mut strangers = self.strangers.iter().map(|(_, key)| *key);
+            let stranger = match is_full {
+                true => strangers.find(|key| self.listener_of_connection(*key) == Some(listener)),
+                false => strangers.next(),
+            };
+            let Some(stranger) = stranger else {
+                return true;
+            };
             self.remove(stranger);
         }
-        let connection = Connection::new(stream, listener)?;
-        let key = self.insert_connection(connection, owner, local)?;
-        self.strangers.push_back(key);
-        Ok(Some(key))
+        let connection = Connection::new(stream, listener);
+        if let Ok(key) = connection.and_then(|new| self.insert_connection(new, owner, local)) {
+            self.strangers.push_back((now, key));
+        }
+        true
+    }
+
+    /// Closes connections by which no connectivity check has come in time.
+    pub fn drop_strangers(&mut self, now: Instant) {
+        while let Some(&(since, key)) = self.strangers.front()
+            && now.saturating_duration_since(since) >= STRANGER_TIME
+        {
+            self.remove(key);
+        }
     }
 
     /// A connectivity check has come by a connection, if it is one: it is not closed for want of
     /// room.
     pub fn recognise(&mut self, key: u32) {
-        self.strangers.retain(|stranger| *stranger != key);
+        self.strangers.retain(|(_, stranger)| *stranger != key);
     }
 
     fn listener_of_connection(&self, key: u32) -> Option<u32> {
@@ -358,6 +385,7 @@ impl Sockets {
     ) -> io::Result<u32> {
         let listener = connection.listener as usize;
         let key = self.insert(Socket::Connection(Box::new(connection)), owner, local)?;
+        self.connections += 1;
         if let Some(Entry {
             socket: Socket::Listener(_, open),
             ..
@@ -437,7 +465,7 @@ impl Sockets {
         }
     }
 
-    /// Reports once more what a connection has to read.
+    /// Reports once more what a connection has to read, or a listener to accept.
     pub fn wake(&mut self, key: u32) {
         if let Some(entry) = self.entries.get(key as usize) {
             let mut event = EpollEvent::new(entry.socket.interest(), u64::from(key));
@@ -497,10 +525,12 @@ impl Entry {
 
 impl Socket {
     /// What it is watched for. Of a connection only changes are reported, as the beginning of a
-    /// frame stays in the kernel until the rest of it is there.
+    /// frame stays in the kernel until the rest of it is there; of a listener, too, as there may be
+    /// no descriptor for what waits there.
     fn interest(&self) -> EpollFlags {
         match self {
-            Self::Udp(_) | Self::Listener(..) => EpollFlags::EPOLLIN,
+            Self::Udp(_) => EpollFlags::EPOLLIN,
+            Self::Listener(..) => EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
             Self::Connection(_) => {
                 EpollFlags::EPOLLIN
                     | EpollFlags::EPOLLOUT
@@ -520,3 +550,6 @@ impl AsFd for Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

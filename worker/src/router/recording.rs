@@ -5,6 +5,7 @@
 //! under it; keys are forgotten before the numbers used under them are; a consumer counts as a
 //! sender under its transport's keys before it sends.
 
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -133,13 +134,20 @@ impl Router {
         let recorded = self.recordings.transports.remove(&id);
         let inbound = self.recordings.inbound.remove(&id).unwrap_or_default();
         let resumed = recorded.and_then(|recorded| {
-            let resumed = self.resumable(io, id, &recorded, connection);
+            let resumed = self.resumable(io, id, &recorded, connection.as_ref());
             if resumed.is_none() {
                 self.recorder.remove(recorded.entry);
                 return None;
             }
             resumed.map(|(path, srtp)| (path, srtp, recorded))
         });
+        let is_tcp = |recorded: &Recorded<TransportRecord>| recorded.record.is_tcp;
+        if let Some(connection) = connection
+            && !resumed.as_ref().is_some_and(|(.., it)| is_tcp(it))
+        {
+            // Nobody reads what the peer sends there, though the controller holds it, too.
+            let _ = TcpStream::from(connection).shutdown(Shutdown::Both);
+        }
         let Ok(webrtc) = transport.webrtc_mut() else {
             return;
         };
@@ -185,7 +193,7 @@ impl Router {
         io: &mut Io,
         id: TransportId,
         recorded: &Recorded<TransportRecord>,
-        connection: Option<OwnedFd>,
+        connection: Option<&OwnedFd>,
     ) -> Option<(Path, Srtp)> {
         let Recorded {
             record, counters, ..
@@ -200,9 +208,10 @@ impl Router {
         let srtp = Srtp::resumed(&record.keys, rtcp_index).ok()?;
         let (local, remote) = (record.local, record.remote);
         let socket = if record.is_tcp {
+            let connection = connection?.try_clone().ok()?;
             let sockets = &mut io.sockets;
             let resumed =
-                sockets.resume_connection(self.key, connection?, (local, remote), counters);
+                sockets.resume_connection(self.key, connection, (local, remote), counters);
             resumed.ok()?
         } else {
             io.sockets.find(self.key, local)?
