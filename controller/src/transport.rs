@@ -334,9 +334,7 @@ impl Transport {
                     peer.notify("transportClosed", members);
                 }
                 peer.forget_transport(self);
-                state
-                    .departed
-                    .note(Instant::now(), base.id, peer.name());
+                state.departed.note(Instant::now(), base.id, peer.name());
                 for producer in peer.producers() {
                     if producer.transport() == self {
                         producer.close_in(state, Originator::Local, None, false);

@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use broth_client::worker::DrivenWorker;
-use broth_ipc::body::{Empty, IceParameters, IceState, Protocol, WebRtcTransportDump, WebRtcTransportOptions};
+use broth_ipc::body::{
+    Empty, IceParameters, IceState, Protocol, WebRtcTransportDump, WebRtcTransportOptions,
+};
 use broth_ipc::{Call, Ids, TransportId};
 use broth_worker::net::tcp_frame::write_frame;
 use broth_worker::wire::stun::{Message, write_binding_request};
@@ -30,13 +32,17 @@ fn who_says_nothing_keeps_nobody_away() {
     let mut worker = worker_with_own_ports(21_490);
     let created = create_transport(&mut worker);
     let mut known = connect(&created);
-    known.write_all(&framed_check(&created.ice_local_parameters)).unwrap();
+    known
+        .write_all(&framed_check(&created.ice_local_parameters))
+        .unwrap();
     read_frame(&mut known);
     // More than a transport's own listener has room for.
     let idle: Vec<_> = (0..15).map(|_| connect(&created)).collect();
     let mut late = connect(&created);
     for stream in [&mut late, &mut known] {
-        stream.write_all(&framed_check(&created.ice_local_parameters)).unwrap();
+        stream
+            .write_all(&framed_check(&created.ice_local_parameters))
+            .unwrap();
         read_frame(stream);
     }
     let mut gone = 0;

@@ -45,7 +45,9 @@ pub(crate) enum Outcome {
 impl Departed {
     /// A transport of a peer closed at `now`.
     pub(crate) fn note(&mut self, now: Instant, id: TransportId, peer: &str) {
-        let is_long_over = |(at, ..): &(Instant, TransportId, String)| now.saturating_duration_since(*at) > DEPARTED_TIME;
+        let is_long_over = |(at, ..): &(Instant, TransportId, String)| {
+            now.saturating_duration_since(*at) > DEPARTED_TIME
+        };
         while self.0.front().is_some_and(is_long_over) {
             self.0.pop_front();
         }

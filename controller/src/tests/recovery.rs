@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use broth_ipc::body::EncodingPreferences;
+use broth_ipc::body::{DtlsState, EncodingPreferences, IceState};
 use broth_ipc::{Call, Ids, Request, TransportId};
 use serde_json::{Value, json};
 
 use super::played_worker::PlayedWorker;
 use super::{TRANSPORT, join, notify, produce};
+use crate::error::Error;
 use crate::room::implication::Outcome;
 use crate::supervisor::worker::WorkerKind;
 use crate::{CloseReason, Consumer, Peer, Producer, Profile, Room, RoomEvent, TransportEvent};
@@ -191,6 +192,43 @@ async fn what_cannot_be_made_again_is_closed_and_the_rest_goes_on() {
             ));
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_dying_worker_could_not_tell_of_a_transport_is_taken_over() {
+    let (_worker, scene) = scene().await;
+    let transport = scene.alice.get_transport_by_id(1).unwrap();
+    let mut events = transport.events();
+    let dump = |ice_state: &str, dtls_state: &str, tuple: Value| {
+        json!({
+            "transportId": 1, "iceRole": "controlled", "iceLocalCandidates": [],
+            "iceLocalParameters": { "usernameFragment": "u", "password": "p" },
+            "dtlsLocalParameters": { "role": "auto", "fingerprints": [] },
+            "iceState": ice_state, "iceSelectedTuple": tuple, "dtlsState": dtls_state,
+        })
+    };
+    let tuple = json!({ "protocol": "udp", "localIP": "192.0.2.1", "localPort": 1,
+        "remoteIP": "192.0.2.2", "remotePort": 2 });
+    let connected = dump("completed", "connected", tuple);
+    // What is known already is not told again.
+    for _ in 0..2 {
+        transport.check_restored(connected.clone()).unwrap();
+    }
+    let mut told = super::pending(&mut events);
+    assert!(matches!(
+        told.remove(0),
+        TransportEvent::IceSelectedTupleChange(tuple) if tuple.remote_port == 2
+    ));
+    assert!(matches!(
+        told[..],
+        [
+            TransportEvent::IceStateChange(IceState::Completed),
+            TransportEvent::DtlsStateChange(DtlsState::Connected)
+        ]
+    ));
+    // What was connected has to be.
+    let lost = transport.check_restored(dump("new", "new", Value::Null));
+    assert_eq!(lost, Err(Error::other("the transport's keys are lost")));
 }
 
 #[tokio::test]
