@@ -180,7 +180,7 @@ impl Recorder {
 
     /// Begins a record; `None` if there is no room.
     pub fn add<R: Record>(&mut self, id: R::Id, record: &R) -> Option<Entry> {
-        let Some(at) = self.take_place() else {
+        let Some(at) = self.take_place(R::KIND) else {
             if self.is_present() {
                 self.refused += 1;
                 self.memory.store(REFUSED, pack(self.refused));
@@ -192,7 +192,12 @@ impl Recorder {
         Some(entry)
     }
 
-    fn take_place(&mut self) -> Option<u32> {
+    fn take_place(&mut self, kind: Kind) -> Option<u32> {
+        // Of SSRCs a peer may invent any number; nobody else is to go short for that.
+        let taken = self.used - self.free.len();
+        if kind == Kind::Inbound && taken >= self.capacity() - self.capacity() / 4 {
+            return None;
+        }
         if let Some(at) = self.free.pop() {
             return Some(at);
         }

@@ -287,6 +287,26 @@ fn a_full_recorder_counts_what_it_cannot_take() {
 }
 
 #[test]
+fn ssrcs_leave_room_for_other_records() {
+    let mut recorder = Recorder::create(Rc::new(Memory::heap(WORDS)));
+    let mut invent = |ssrc| {
+        let is_rtcp = false;
+        recorder.add(TransportId(7), &InboundRecord { ssrc, is_rtcp })
+    };
+    let mut added: Vec<_> = (0..10).map_while(&mut invent).collect();
+    assert_eq!(added.len(), PLACES - PLACES / 4);
+    assert!(recorder.add(ConsumerId(1), &consumer(1)).is_some());
+    recorder.remove(added.remove(0));
+    let record = InboundRecord {
+        ssrc: 11,
+        is_rtcp: true,
+    };
+    assert!(recorder.add(TransportId(7), &record).is_none());
+    recorder.remove(added.remove(0));
+    assert!(recorder.add(TransportId(7), &record).is_some());
+}
+
+#[test]
 fn numbers_that_nobody_counts_to_were_not_written() {
     for (base_seq, expected_before_base) in [(1 << 48, 0), (0, 1 << 48), (u64::MAX, u64::MAX)] {
         let memory = Rc::new(Memory::heap(WORDS));
