@@ -131,12 +131,17 @@ fn described(in_hand: &InHand, peer: Option<&str>) -> Value {
 }
 
 /// Makes the directory of the reports, unless it is there, and tries whether reports can be
-/// written to it.
+/// written to it. What is left of reports that were never finished goes.
 ///
 /// # Errors
 /// It cannot be made or written to.
 pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
     private_directory().recursive(true).create(directory)?;
+    for name in names(directory)? {
+        if name.strip_prefix(UNFINISHED).is_some_and(is_report) {
+            fs::remove_dir_all(directory.join(name))?;
+        }
+    }
     let trial = directory.join(format!("{UNFINISHED}{}", std::process::id()));
     private_directory().create(&trial)?;
     fs::remove_dir(trial)
@@ -150,24 +155,38 @@ pub(crate) fn write(directory: &Path, report: &Report) -> io::Result<PathBuf> {
     let name = report.name();
     let unfinished = directory.join(format!("{UNFINISHED}{name}"));
     private_directory().create(&unfinished)?;
+    let finished = directory.join(name);
+    let written = fill(&unfinished, report).and_then(|()| fs::rename(&unfinished, &finished));
+    if let Err(error) = written {
+        // The disk may be full; that is what is told.
+        let _ = fs::remove_dir_all(&unfinished);
+        return Err(error);
+    }
+    for name in surplus(names(directory)?, REPORTS_MAX) {
+        fs::remove_dir_all(directory.join(name))?;
+    }
+    Ok(finished)
+}
+
+fn fill(directory: &Path, report: &Report) -> io::Result<()> {
     let file = |name: &str, content: &[u8]| {
         let mut options = OpenOptions::new();
         let options = options.write(true).create_new(true).mode(0o600);
-        options.open(unfinished.join(name))?.write_all(content)
+        options.open(directory.join(name))?.write_all(content)
     };
     if let Some(datagram) = report.datagram() {
         file("datagram.bin", datagram)?;
     }
     let text = serde_json::to_string_pretty(&report.to_json())?;
-    file("report.json", format!("{text}\n").as_bytes())?;
-    let finished = directory.join(name);
-    fs::rename(&unfinished, &finished)?;
-    let names = fs::read_dir(directory)?.flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    for name in surplus(names.collect(), REPORTS_MAX) {
-        fs::remove_dir_all(directory.join(name))?;
-    }
-    Ok(finished)
+    file("report.json", format!("{text}\n").as_bytes())
+}
+
+/// What is in a directory.
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(directory)?.flatten();
+    Ok(entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect())
 }
 
 /// The oldest of a directory's reports, so that no more than `kept` stay. What is no report stays.

@@ -151,6 +151,24 @@ fn reports_are_private_and_their_number_is_limited() {
 }
 
 #[test]
+fn of_reports_that_were_not_finished_nothing_stays() {
+    let directory = directory("unfinished");
+    prepare(&directory).unwrap();
+    let report = report(Ok(None));
+    write(&directory, &report).unwrap();
+    let complete = [report.name()];
+    // There is one of that name already.
+    assert!(write(&directory, &report).is_err());
+    assert_eq!(names(&directory).unwrap(), complete);
+    let others = directory.join(format!("{UNFINISHED}{}", report.name()));
+    fs::create_dir(&others).unwrap();
+    fs::write(others.join("report.json"), "{").unwrap();
+    prepare(&directory).unwrap();
+    assert_eq!(names(&directory).unwrap(), complete);
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
 fn a_directory_that_cannot_be_is_refused() {
     assert!(prepare(Path::new("/dev/null/crashes")).is_err());
     let gone = directory("gone");

@@ -398,8 +398,8 @@ impl Slot {
         !standby.channel.is_closed() && standby.spec.edition == lock(&self.spec).edition
     }
 
-    /// Waits until the worker in the place ends or another is to take its place. A standby is
-    /// started behind it.
+    /// Waits until the worker in the place ends or another is to take its place. A standby is kept
+    /// behind it.
     async fn change(
         &self,
         spawner: &Spawner,
@@ -409,9 +409,9 @@ impl Slot {
     ) -> Change {
         let restores = |worker: Arc<Worker>| worker.kind == WORKER_THAT_RESTORES;
         let wants_standby = self.has_standby && self.worker().is_some_and(restores);
-        let warm_up = async {
+        let keep_warm = async {
             if wants_standby {
-                self.warm_up(spawner, standby).await;
+                self.keep_warm(spawner, standby).await;
             }
             std::future::pending::<Infallible>().await
         };
@@ -419,28 +419,42 @@ impl Slot {
             end = life => Change::Ended(end.unwrap_or_else(|error| End::unready(error.to_string()))),
             // The sender is here.
             Some(successor) = succession.recv() => Change::Succeeded(Box::new(successor)),
-            never = warm_up => match never {},
+            never = keep_warm => match never {},
         }
     }
 
-    /// Makes sure that there is a standby.
-    async fn warm_up(&self, spawner: &Spawner, standby: &mut Option<Started>) {
-        if standby
-            .as_ref()
-            .is_some_and(|standby| self.is_usable(standby))
-        {
-            return;
-        }
-        *lock(&self.standby_pid) = None;
-        if let Some(stale) = standby.take() {
-            stale.dismiss().await;
-        }
-        match self.start(spawner, self.spec()).await {
-            Ok(started) => {
-                *lock(&self.standby_pid) = started.child.id();
-                *standby = Some(started);
+    /// Makes sure that there is a standby, until there is no hope of one.
+    async fn keep_warm(&self, spawner: &Spawner, standby: &mut Option<Started>) {
+        let mut policy = Policy::default();
+        loop {
+            let mut end = None;
+            if let Some(ready) = standby.as_mut().filter(|standby| self.is_usable(standby)) {
+                let since = Instant::now();
+                let _ = (&mut ready.channel_end).await;
+                end = Some(End {
+                    served: Some(since.elapsed()),
+                    ..End::unready("the standby's channel ended".into())
+                });
             }
-            Err(end) => tracing::error!(worker = self.id, end.reason, "no standby"),
+            *lock(&self.standby_pid) = None;
+            if let Some(stale) = standby.take() {
+                stale.dismiss().await;
+            }
+            if end.is_none() {
+                match self.start(spawner, self.spec()).await {
+                    Ok(started) => {
+                        *lock(&self.standby_pid) = started.child.id();
+                        *standby = Some(started);
+                    }
+                    Err(failed) => end = Some(failed),
+                }
+            }
+            let Some(end) = end else { continue };
+            tracing::error!(worker = self.id, end.reason, "no standby");
+            match policy.handle_death(end.code, end.served) {
+                Decision::Spawn(wait) => sleep(wait).await,
+                Decision::GiveUp => return,
+            }
         }
     }
 

@@ -173,11 +173,22 @@ async fn a_standby_takes_over_and_another_stands_behind_it() {
         assert_eq!(house.server.workers()[0].pid, standby);
     }
     // A standby that died is no use, and no harm.
-    let standby = standby(&house).await;
-    kill(Pid::from_raw(standby as i32), Signal::SIGKILL).unwrap();
+    let dead = standby(&house).await;
+    kill(Pid::from_raw(dead as i32), Signal::SIGKILL).unwrap();
     hit(&house, Signal::SIGKILL);
     recovered(&house.room).await;
     assert!(!alice.web_rtc(1).closed());
+    // Another one stands there soon, without a death in the place.
+    let dead = standby(&house).await;
+    let serving = house.server.workers()[0].pid;
+    kill(Pid::from_raw(dead as i32), Signal::SIGKILL).unwrap();
+    let replaced = async {
+        while standby(&house).await == dead {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("another standby", replaced).await;
+    assert_eq!(house.server.workers()[0].pid, serving);
     house.server.close().await;
 }
 
