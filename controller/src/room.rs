@@ -499,7 +499,7 @@ impl Room {
             .channel
             .send_then(consumer.ids(), call, move |answer| {
                 match answer {
-                    // A dead worker takes the whole room along.
+                    // The next worker is asked for it with all the rest.
                     Ok(_) | Err(Error::ChannelClosed) => {}
                     Err(error) => {
                         tracing::error!(id = refused.id(), %error, "consumer refused");
@@ -628,15 +628,16 @@ impl Room {
         *lock(&self.0.home) = Arc::clone(home);
     }
 
-    /// Lets it, which has no worker, wait for one elsewhere; returns whether it is open still.
+    /// Lets it wait for a worker elsewhere, if it is open and has none; returns whether it does.
     pub(crate) fn move_home(&self, home: &Arc<Rooms>) -> bool {
         let state = self.lock();
-        if !state.is_closed {
+        let waits = !state.is_closed && self.0.channel.is_down();
+        if waits {
             self.home().remove(self);
             self.set_home(home);
             home.shelter(self);
         }
-        !state.is_closed
+        waits
     }
 
     /// Whether a worker's notification with that target, which says no more, is for it.

@@ -15,6 +15,9 @@ pub(crate) struct GivenUp(Vec<Command>);
 
 enum Link {
     Up(WorkerChannel),
+    /// A channel that ended, of a worker that may live still: nobody else may go on yet. What is to
+    /// be asked of the next.
+    Broken(Vec<Command>),
     /// No worker; what is to be asked of the next.
     Down(Vec<Command>),
     /// The room is closed.
@@ -52,9 +55,9 @@ impl RoomChannel {
             match &mut *link {
                 Link::Up(_) => *link = Link::Down(kept),
                 // Asked since: later than what was left.
-                Link::Down(later) => {
+                Link::Broken(later) | Link::Down(later) => {
                     kept.append(later);
-                    *later = kept;
+                    *link = Link::Down(kept);
                 }
                 Link::Closed => {}
             }
@@ -77,7 +80,7 @@ impl RoomChannel {
         }
         *link = match unsent.is_empty() {
             true => Link::Up(channel.clone()),
-            false => Link::Down(unsent),
+            false => Link::Broken(unsent),
         };
     }
 
@@ -89,7 +92,7 @@ impl RoomChannel {
     /// Takes no more requests; what was kept is given up.
     pub(crate) fn close(&self) {
         let link = std::mem::replace(&mut *self.link(), Link::Closed);
-        if let Link::Down(kept) = link {
+        if let Link::Broken(kept) | Link::Down(kept) = link {
             GivenUp(kept).settle();
         }
     }
@@ -106,11 +109,11 @@ impl Requests for RoomChannel {
             Link::Up(channel) => {
                 // The channel may be gone before its end is told.
                 if let Err(command) = channel.push(command) {
-                    *link = Link::Down(vec![*command]);
+                    *link = Link::Broken(vec![*command]);
                 }
                 Ok(())
             }
-            Link::Down(kept) => {
+            Link::Broken(kept) | Link::Down(kept) => {
                 kept.push(command);
                 Ok(())
             }
@@ -199,6 +202,9 @@ mod tests {
         // Sent to a dead worker that nobody knows to be dead, and then to none.
         let unanswered = first.die().await;
         channel.send(IDS, resume());
+        assert!(!channel.is_down());
+        let hasty = worker();
+        channel.go_on(&hasty.channel, |_| panic!("the last one may still be there"));
         channel.cut(unanswered).settle();
         channel.send(IDS, Call::RequestKeyFrame(Empty {}));
 
