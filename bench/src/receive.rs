@@ -23,10 +23,10 @@ use crate::source::STAMP_AT;
 /// Packets between two that are opened: a prime, so that bursts of equal length do not hide
 /// most of their packets.
 const SAMPLE: u64 = 101;
-/// Within this time every client's path is checked once; a worker waits for half a minute.
-const CHECK_ALL: Duration = Duration::from_secs(10);
-/// How often clients are looked at for that.
-const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two connectivity checks of a client, as Chromium makes them.
+const CHECK_INTERVAL: Duration = Duration::from_millis(2500);
+/// Longest pause between two looks at who is to make one.
+const CHECK_TURN: Duration = Duration::from_millis(20);
 /// Room for what waits while another viewer is served.
 const WAITING_BYTES: usize = 1 << 20;
 /// Nothing is under way any more if nothing arrives for so long.
@@ -189,7 +189,7 @@ impl Hall {
         let mut events = [EpollEvent::empty(); 256];
         let mut checks = Checks::new();
         while !self.is_over.load(Ordering::Relaxed) {
-            let timeout = EpollTimeout::try_from(CHECK_INTERVAL)?;
+            let timeout = EpollTimeout::try_from(CHECK_TURN)?;
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Err(nix::errno::Errno::EINTR) => continue,
                 ready => ready?,
@@ -255,29 +255,34 @@ fn open_stamp(viewer: &Client, datagram: &mut [u8]) -> Option<u32> {
 /// is measured.
 struct Checks {
     next: usize,
-    made_at: Instant,
+    /// How many are due.
+    due: f64,
+    looked_at: Instant,
 }
 
 impl Checks {
     fn new() -> Self {
         Self {
             next: 0,
-            made_at: Instant::now(),
+            due: 0.0,
+            looked_at: Instant::now(),
         }
     }
 
     fn make(&mut self, seats: &[Option<Seated>]) {
-        if self.made_at.elapsed() < CHECK_INTERVAL {
+        let elapsed = self.looked_at.elapsed();
+        if elapsed < CHECK_TURN {
             return;
         }
-        self.made_at = Instant::now();
-        let turns = CHECK_ALL.div_duration_f64(CHECK_INTERVAL);
-        for _ in 0..(seats.len() as f64 / turns).ceil() as usize {
-            if let Some(seated) = &seats[self.next % seats.len()] {
+        self.looked_at = Instant::now();
+        self.due += seats.len() as f64 * elapsed.div_duration_f64(CHECK_INTERVAL);
+        while self.due >= 1.0 {
+            self.due -= 1.0;
+            self.next = (self.next + 1) % seats.len();
+            if let Some(seated) = &seats[self.next] {
                 // Should it not get through, packets will be missing.
                 let _ = seated.client.keep_alive();
             }
-            self.next = (self.next + 1) % seats.len();
         }
     }
 }

@@ -38,6 +38,8 @@ const SIGNALS: u64 = u64::MAX - 1;
 const BATCHES_PER_TURN: usize = 4;
 /// Connections accepted per turn and listener.
 const ACCEPTS_PER_TURN: usize = 16;
+/// Reports leave so much early where the loop is awake for packets: by one step of their clock.
+const REPORTS_EARLY: Duration = Duration::from_millis(50);
 /// Longest sleep.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Signals without effect (`spec: channel.md` §1.4); SIGPIPE has none in Rust programs anyway.
@@ -136,6 +138,7 @@ impl EventLoop {
         let turn = Instant::now();
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         self.worker.io.set_now(turn, wall.unwrap_or_default());
+        let received = self.worker.io.received;
         for event in &events[..ready] {
             match event.data() {
                 CHANNEL => {
@@ -153,7 +156,7 @@ impl EventLoop {
             }
         }
         self.handle_requests()?;
-        self.handle_deadlines();
+        self.handle_deadlines(self.worker.io.received != received);
         // Longer turns gather packets by themselves.
         self.worker.io.may_hold = !self.is_coarse && self.took <= self.worker.io.hold.time();
         for (_, router) in &mut self.worker.routers {
@@ -309,9 +312,11 @@ impl EventLoop {
         }
     }
 
-    /// Wakes what is due, including what became due in this turn.
-    fn handle_deadlines(&mut self) {
+    /// Wakes what is due, including what became due in this turn. If datagrams came, so is what is
+    /// nearly due and may be early: that spares waking for it.
+    fn handle_deadlines(&mut self, has_received: bool) {
         let Worker { routers, io, .. } = &mut self.worker;
+        let early = if has_received { REPORTS_EARLY } else { Duration::ZERO };
         loop {
             for (key, router) in routers.iter_mut() {
                 router.take_deadlines(|transport, at| {
@@ -321,7 +326,13 @@ impl EventLoop {
             let Some(&Reverse((at, router, transport))) = self.deadlines.peek() else {
                 break;
             };
-            if at > io.now {
+            let is_early = at > io.now;
+            if is_early
+                && !(at <= io.now + early
+                    && routers
+                        .get(router)
+                        .is_some_and(|router| router.is_report(transport, at)))
+            {
                 break;
             }
             self.deadlines.pop();

@@ -1,5 +1,7 @@
 //! What the worker costs: CPU time, memory, and how long its loop takes.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use broth_ipc::body::Load;
@@ -8,9 +10,14 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 
+/// Memory of the process, in pages.
+const STATM: &str = "/proc/self/statm";
+
 /// Measures the event loop between two questions.
 #[derive(Debug)]
 pub struct LoadMeter {
+    /// `/proc/self/statm`: one call reads it, four open and close it.
+    statm: Option<File>,
     since: Instant,
     busy: Duration,
     turn_max: Duration,
@@ -20,6 +27,7 @@ impl LoadMeter {
     /// Begins to measure.
     pub fn new(now: Instant) -> Self {
         Self {
+            statm: File::open(STATM).ok(),
             since: now,
             busy: Duration::ZERO,
             turn_max: Duration::ZERO,
@@ -46,11 +54,17 @@ impl LoadMeter {
                 0.0
             },
             loop_us_max: u64::try_from(self.turn_max.as_micros()).unwrap_or(u64::MAX),
-            rss_bytes: rss_bytes().unwrap_or(0),
+            rss_bytes: self.rss_bytes().unwrap_or(0),
             ..Load::default()
         };
-        *self = Self::new(now);
+        self.since = now;
+        self.busy = Duration::ZERO;
+        self.turn_max = Duration::ZERO;
         load
+    }
+
+    fn rss_bytes(&self) -> Option<u64> {
+        statm_bytes(self.statm.as_ref()?, 1)
     }
 }
 
@@ -70,16 +84,14 @@ fn millis(time: TimeVal) -> u64 {
 
 /// What the process has mapped.
 pub(crate) fn mapped_bytes() -> Option<u64> {
-    statm_bytes(0)
-}
-
-fn rss_bytes() -> Option<u64> {
-    statm_bytes(1)
+    statm_bytes(&File::open(STATM).ok()?, 0)
 }
 
 /// A column of `/proc/self/statm`, in pages; page size is 4 KiB on every machine we run on.
-fn statm_bytes(column: usize) -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(column)?.parse().ok()?;
+fn statm_bytes(statm: &File, column: usize) -> Option<u64> {
+    let mut text = [0; 128];
+    let len = statm.read_at(&mut text, 0).ok()?;
+    let text = str::from_utf8(&text[..len]).ok()?;
+    let pages: u64 = text.split_whitespace().nth(column)?.parse().ok()?;
     Some(pages * 4096)
 }

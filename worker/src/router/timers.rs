@@ -58,7 +58,14 @@ impl Router {
             .fold(transport.rtcp_at, Instant::min)
     }
 
-    /// Wakes a transport whose deadline `at` has come, unless it was moved meanwhile.
+    /// Whether it is reports that a transport is woken for at `at`: they may leave early.
+    pub fn is_report(&self, key: usize, at: Instant) -> bool {
+        let transport = self.transports.get(key);
+        transport.is_some_and(|transport| transport.rtcp_at == at)
+    }
+
+    /// Wakes a transport whose deadline `at` has come, or nearly if it is for reports, unless it was
+    /// moved meanwhile.
     pub fn handle_deadline(&mut self, io: &mut Io, key: usize, at: Instant) {
         let Some(transport) = self.transports.get_mut(key) else {
             return;
@@ -77,7 +84,7 @@ impl Router {
         {
             transport.send_arrivals(io);
         }
-        let is_report_due = transport.rtcp_at <= io.now;
+        let is_report_due = transport.rtcp_at <= io.now.max(at);
         self.drain(io, key);
         self.handle_stream_timeouts(io, key);
         if is_report_due {
