@@ -204,7 +204,9 @@ mod tests {
         channel.send(IDS, resume());
         assert!(!channel.is_down());
         let hasty = worker();
-        channel.go_on(&hasty.channel, |_| panic!("the last one may still be there"));
+        channel.go_on(&hasty.channel, |_| {
+            panic!("the last one may still be there")
+        });
         channel.cut(unanswered).settle();
         channel.send(IDS, Call::RequestKeyFrame(Empty {}));
 

@@ -23,7 +23,7 @@ use crate::stream::{
 };
 use crate::wire::codec::{Codec, PayloadInfo};
 use crate::wire::rtp::{RtpEmit, RtpHeader};
-use crate::wire::rtp_ext::{ExtensionUri, abs_send_time};
+use crate::wire::rtp_ext::ExtensionUri;
 use crate::wire::vp8;
 use flight::Flight;
 
@@ -342,7 +342,7 @@ impl Consumer {
             seq,
             ts: sending.ts.forward(io.now, packet.header.ts),
             picture,
-            abs_send_time: abs_send_time(io.since_start()),
+            abs_send_time: io.abs_send_time(),
             osn: None,
         };
         sending.note_number();
@@ -354,7 +354,6 @@ impl Consumer {
         sending
             .stream
             .handle_sent(io.now, rewrite.ts, total_len, payload_len);
-        sending.note_sent();
         if sending.has_nack {
             let (picture_id, tl0picidx) = picture.unwrap_or_default();
             sending.log.insert(Sent {
@@ -430,7 +429,7 @@ impl Consumer {
             rewrite.pt = pt;
             rewrite.seq = sending.stream.next_rtx_seq();
             sending.note_rtx();
-            rewrite.abs_send_time = abs_send_time(io.since_start());
+            rewrite.abs_send_time = io.abs_send_time();
             rewrite.osn = Some(sent.out_seq as u16);
         }
         let packet = *packet;
@@ -440,10 +439,16 @@ impl Consumer {
         }
     }
 
-    /// Bytes sent since the last call.
-    pub fn take_sent_bytes(&mut self) -> u64 {
-        let sending = self.sending.as_mut();
-        sending.map_or(0, |sending| std::mem::take(&mut sending.untold_bytes))
+    /// Counts what was sent since the last call; returns its bytes.
+    pub fn settle(&mut self, now: Instant) -> u64 {
+        let Some(sending) = &mut self.sending else {
+            return 0;
+        };
+        if sending.untold_bytes > 0 {
+            sending.stream.settle(now);
+            sending.note_sent();
+        }
+        std::mem::take(&mut sending.untold_bytes)
     }
 
     /// Counts a feedback message of the receiver.

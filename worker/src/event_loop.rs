@@ -316,7 +316,11 @@ impl EventLoop {
     /// nearly due and may be early: that spares waking for it.
     fn handle_deadlines(&mut self, has_received: bool) {
         let Worker { routers, io, .. } = &mut self.worker;
-        let early = if has_received { REPORTS_EARLY } else { Duration::ZERO };
+        let early = if has_received {
+            REPORTS_EARLY
+        } else {
+            Duration::ZERO
+        };
         loop {
             for (key, router) in routers.iter_mut() {
                 router.take_deadlines(|transport, at| {

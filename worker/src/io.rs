@@ -14,6 +14,7 @@ use crate::net::sockets::Sockets;
 use crate::srtp::Profile;
 use crate::stream::{Hold, PacketPool};
 use crate::wire::rtcp::ReportBlock;
+use crate::wire::rtp_ext::abs_send_time;
 
 /// What packets kept for retransmission may take, over all streams of a worker.
 const POOL_BYTES_MAX: usize = 256 << 20;
@@ -71,7 +72,8 @@ pub struct Io {
     /// When the machine started.
     start: Instant,
     /// From then to now.
-    since_start: Duration,
+    now_ms: u64,
+    abs_send_time: [u8; 3],
 }
 
 impl Io {
@@ -108,7 +110,8 @@ impl Io {
             hold: Hold::default(),
             may_hold: true,
             start,
-            since_start: now.duration_since(start),
+            now_ms: now.duration_since(start).as_millis() as u64,
+            abs_send_time: abs_send_time(now.duration_since(start)),
         })
     }
 
@@ -128,7 +131,9 @@ impl Io {
     /// Sets the time of this turn; `since_unix_epoch` is the wall clock.
     pub fn set_now(&mut self, now: Instant, since_unix_epoch: Duration) {
         self.now = now;
-        self.since_start = now.duration_since(self.start);
+        let since_start = now.duration_since(self.start);
+        self.now_ms = since_start.as_millis() as u64;
+        self.abs_send_time = abs_send_time(since_start);
         self.arrived = now;
         self.wall = since_unix_epoch;
         let seconds = since_unix_epoch.as_secs() + NTP_UNIX_SECONDS;
@@ -147,12 +152,12 @@ impl Io {
 
     /// Milliseconds since the machine started: a successor goes on with the same clock.
     pub fn now_ms(&self) -> u64 {
-        self.since_start().as_millis() as u64
+        self.now_ms
     }
 
-    /// Time since the machine started.
-    pub fn since_start(&self) -> Duration {
-        self.since_start
+    /// The send time of packets of this turn, as the header extension has it.
+    pub fn abs_send_time(&self) -> [u8; 3] {
+        self.abs_send_time
     }
 
     /// When what is in hand came in, since the machine started.

@@ -7,7 +7,8 @@ use broth_ipc::TransportId;
 use super::{Consumer, Sending};
 use crate::producer::Producer;
 use crate::recorder::{
-    ConsumerRecord, Entry, HIGHEST, NEWEST_PICTURE, NEWEST_TS, RTX_SEQ, Record, Recorded, Recorder,
+    ConsumerRecord, Counters, Entry, HIGHEST, NEWEST_PICTURE, NEWEST_TS, RTX_SEQ, Record, Recorded,
+    Recorder,
 };
 use crate::stream::{DROPOUT_MAX, Numbering, PictureIds, TsOffset};
 
@@ -18,6 +19,18 @@ const HAS_PICTURE: u64 = 1 << 24;
 pub(super) struct Flight {
     entry: Entry,
     transport: TransportId,
+    /// The newest timestamp and picture recorded: those of a frame are written once.
+    newest: (u64, u64),
+}
+
+impl Flight {
+    fn new(entry: Entry, transport: TransportId, counters: &Counters) -> Self {
+        Self {
+            entry,
+            transport,
+            newest: (counters[NEWEST_TS], counters[NEWEST_PICTURE]),
+        }
+    }
 }
 
 impl Consumer {
@@ -30,7 +43,7 @@ impl Consumer {
                 sending.stream.note_sent(entry);
                 sending.stream.note_feedback(entry);
             }
-            sending.flight = entry.map(|entry| Flight { entry, transport });
+            sending.flight = entry.map(|entry| Flight::new(entry, transport, &Counters::default()));
         }
     }
 
@@ -85,10 +98,7 @@ impl Consumer {
         if sending.rtx.map(|(ssrc, _)| ssrc) == record.rtx_ssrc && counters[RTX_SEQ] > 0 {
             sending.stream.resume_rtx(counters[RTX_SEQ]);
         }
-        sending.flight = Some(Flight {
-            entry,
-            transport: record.transport,
-        });
+        sending.flight = Some(Flight::new(entry, record.transport, &counters));
         sending.note(self.current);
         has_hole
     }
@@ -135,19 +145,23 @@ impl Sending {
 
     /// Records that the highest number may be used, with the newest timestamp and picture: those
     /// of a late packet are not. To be called before it is.
-    pub(super) fn note_number(&self) {
-        let Some(Flight { entry, .. }) = &self.flight else {
+    pub(super) fn note_number(&mut self) {
+        let Some(Flight { entry, newest, .. }) = &mut self.flight else {
             return;
         };
         entry.set(HIGHEST, self.numbering.highest().map_or(0, |seq| seq + 1));
-        entry.set(NEWEST_TS, u64::from(self.ts.newest().unwrap_or(0)));
-        if let Some((id, tl0)) = self.pictures.newest() {
-            let picture = u64::from(id) << 8 | u64::from(tl0);
-            entry.set(NEWEST_PICTURE, HAS_PICTURE | picture);
+        let ts = u64::from(self.ts.newest().unwrap_or(0));
+        let picture = self.pictures.newest();
+        let picture = picture.map(|(id, tl0)| HAS_PICTURE | u64::from(id) << 8 | u64::from(tl0));
+        let latest = (ts, picture.unwrap_or(0));
+        if *newest != latest {
+            *newest = latest;
+            entry.set(NEWEST_TS, latest.0);
+            entry.set(NEWEST_PICTURE, latest.1);
         }
     }
 
-    /// Records that a packet was sent, for the statistics.
+    /// Records what was sent, for the statistics.
     pub(super) fn note_sent(&self) {
         if let Some(flight) = &self.flight {
             self.stream.note_sent(&flight.entry);

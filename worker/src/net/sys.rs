@@ -11,7 +11,7 @@
 )]
 
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -281,28 +281,27 @@ pub fn send(
     slices: &[(u32, u32)],
     messages: &[Message],
 ) -> io::Result<usize> {
-    // SAFETY: these are plain data for which all zeroes is a valid value.
-    let mut headers: [libc::mmsghdr; SEND_BATCH] = unsafe { mem::zeroed() };
-    // SAFETY: as above.
-    let mut names: [libc::sockaddr_storage; SEND_BATCH] = unsafe { mem::zeroed() };
-    // SAFETY: as above.
-    let mut iovecs: [libc::iovec; SLICES_MAX] = unsafe { mem::zeroed() };
-    let mut controls: [Control; SEND_BATCH] = [[0; CONTROL_BYTES / 8]; SEND_BATCH];
+    // Most calls send a packet or two: only what they need is written.
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; SEND_BATCH];
+    let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::uninit() }; SEND_BATCH];
+    let mut iovecs = [const { MaybeUninit::<libc::iovec>::uninit() }; SLICES_MAX];
+    let mut controls = [const { MaybeUninit::<Control>::uninit() }; SEND_BATCH];
 
     let mut slices = slices.iter();
     let mut iovecs = iovecs.as_mut_slice();
     let parts = headers.iter_mut().zip(&mut names).zip(&mut controls);
     for (((header, name), control), message) in parts.zip(messages) {
-        let header = &mut header.msg_hdr;
+        // SAFETY: this is plain data for which all zeroes is a valid value.
+        let header = &mut header.write(unsafe { mem::zeroed() }).msg_hdr;
         let count = fill_iovecs(iovecs, arena, slices.by_ref().take(message.slices));
         let (own, rest) = iovecs.split_at_mut(count);
         iovecs = rest;
-        header.msg_iov = own.as_mut_ptr();
+        header.msg_iov = own.as_mut_ptr().cast();
         header.msg_iovlen = own.len();
         header.msg_namelen = to_sockaddr(message.remote, name);
-        header.msg_name = ptr::from_mut(name).cast();
+        header.msg_name = name.as_mut_ptr().cast();
         if message.slices > 1 {
-            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_control = control.write(Control::default()).as_mut_ptr().cast();
             header.msg_controllen = CONTROL_BYTES;
             // SAFETY: `control` is 8-byte aligned and large enough for a header and a u16.
             unsafe {
@@ -315,12 +314,12 @@ pub fn send(
         }
     }
     let count = messages.len().min(SEND_BATCH) as u32;
-    // SAFETY: every header points at names, controls and iovecs of this frame, the iovecs into
-    // `arena`, which the kernel only reads.
+    // SAFETY: `count` headers are written. They point at names, controls and iovecs of this frame
+    // that are written, too, the iovecs into `arena`, which the kernel only reads.
     let sent = unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
-            headers.as_mut_ptr(),
+            headers.as_mut_ptr().cast(),
             count,
             libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
         )
@@ -332,29 +331,32 @@ pub fn send(
 /// next to each other in the arena share one, which spares the kernel a piece of bookkeeping
 /// per packet.
 fn fill_iovecs<'s>(
-    iovecs: &mut [libc::iovec],
+    iovecs: &mut [MaybeUninit<libc::iovec>],
     arena: &[u8],
     slices: impl Iterator<Item = &'s (u32, u32)>,
 ) -> usize {
+    let mut slices = slices.map(|&(start, len)| start as usize..(start + len) as usize);
+    let mut next = slices.next();
     let mut count = 0;
-    let mut end_before = None;
-    for &(start, len) in slices {
-        let end = start + len;
-        let rest = &arena[start as usize..];
-        assert!(len as usize <= rest.len(), "slices lie in the arena");
-        if end_before == Some(start) {
-            iovecs[count - 1].iov_len += len as usize;
-        } else {
-            iovecs[count].iov_base = rest.as_ptr().cast_mut().cast();
-            iovecs[count].iov_len = len as usize;
-            count += 1;
+    while let Some(mut piece) = next.take() {
+        for slice in slices.by_ref() {
+            if slice.start != piece.end {
+                next = Some(slice);
+                break;
+            }
+            piece.end = slice.end;
         }
-        end_before = Some(end);
+        let bytes = &arena[piece];
+        iovecs[count].write(libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        });
+        count += 1;
     }
     count
 }
 
-fn to_sockaddr(addr: SocketAddr, storage: &mut libc::sockaddr_storage) -> u32 {
+fn to_sockaddr(addr: SocketAddr, storage: &mut MaybeUninit<libc::sockaddr_storage>) -> u32 {
     match addr {
         SocketAddr::V4(v4) => {
             let name = libc::sockaddr_in {
@@ -366,7 +368,7 @@ fn to_sockaddr(addr: SocketAddr, storage: &mut libc::sockaddr_storage) -> u32 {
                 sin_zero: [0; 8],
             };
             // SAFETY: `sockaddr_storage` is large and aligned enough for every address.
-            unsafe { ptr::write(ptr::from_mut(storage).cast(), name) };
+            unsafe { ptr::write(storage.as_mut_ptr().cast(), name) };
             size_of::<libc::sockaddr_in>() as u32
         }
         SocketAddr::V6(v6) => {
@@ -380,7 +382,7 @@ fn to_sockaddr(addr: SocketAddr, storage: &mut libc::sockaddr_storage) -> u32 {
                 sin6_scope_id: v6.scope_id(),
             };
             // SAFETY: as above.
-            unsafe { ptr::write(ptr::from_mut(storage).cast(), name) };
+            unsafe { ptr::write(storage.as_mut_ptr().cast(), name) };
             size_of::<libc::sockaddr_in6>() as u32
         }
     }

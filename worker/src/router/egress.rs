@@ -73,7 +73,7 @@ impl Router {
                     consumer.catch_up(io, way, producer, (stream, seq), rest);
                 }
             }
-            self.transports[transport_key].count_sent(consumer.take_sent_bytes());
+            self.transports[transport_key].count_sent(consumer.settle(io.now));
         }
         pending.clear();
         self.producers[producer_key].pending = pending;

@@ -112,7 +112,7 @@ impl Router {
             needs_keyframe |= consumer.take_unrepeatable(seq);
             consumer.resend(io, way, producer, seq);
         }
-        let sent = consumer.take_sent_bytes();
+        let sent = consumer.settle(io.now);
         self.transports[key].count_sent(sent);
         if needs_keyframe {
             self.request_keyframe_for(io, consumer_key);

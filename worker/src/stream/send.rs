@@ -15,6 +15,8 @@ pub struct SendStream {
     clock_rate: u32,
     rtx_seq: u64,
     rate: RateMeter,
+    /// Bytes that the rate is without.
+    unmetered: usize,
     /// The newest timestamp sent, and when.
     newest: Option<(u32, Instant)>,
     payload_bytes: u64,
@@ -45,6 +47,7 @@ impl SendStream {
             clock_rate,
             rtx_seq: u64::from(rtx_seq_start),
             rate: RateMeter::default(),
+            unmetered: 0,
             newest: None,
             payload_bytes: 0,
             rtt_ms: 0.0,
@@ -59,16 +62,21 @@ impl SendStream {
         }
     }
 
-    /// Counts a packet.
+    /// Counts a packet; [`settle`](Self::settle) is to follow.
     pub fn handle_sent(&mut self, now: Instant, ts: u32, packet_len: usize, payload_len: usize) {
         self.packets += 1;
         self.bytes += packet_len as u64;
         self.payload_bytes += payload_len as u64;
-        self.rate.add(now, packet_len);
+        self.unmetered += packet_len;
         let is_newer = |newest: u32| ts.wrapping_sub(newest).cast_signed() > 0;
         if self.newest.is_none_or(|(newest, _)| is_newer(newest)) {
             self.newest = Some((ts, now));
         }
+    }
+
+    /// Does what is to be done once for all packets that were sent at a time.
+    pub fn settle(&mut self, now: Instant) {
+        self.rate.add(now, std::mem::take(&mut self.unmetered));
     }
 
     /// A report of this instant, its timestamp extrapolated from the newest packet's; `None`

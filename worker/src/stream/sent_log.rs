@@ -67,9 +67,11 @@ impl SentLog {
         if sent.out_seq >= end {
             match self.runs.back_mut() {
                 Some(last) if last.is_followed_by(&sent) => last.len += 1,
-                _ => self.runs.push_back(Run::new(sent)),
+                _ => {
+                    self.runs.push_back(Run::new(sent));
+                    self.forget_old(sent.at_ms);
+                }
             }
-            self.forget_old(sent.at_ms);
         } else if end - sent.out_seq <= CAPACITY_MAX {
             let at = self
                 .runs
