@@ -57,6 +57,13 @@ pub const CHANNEL_FD_ENV: &str = "MEDIASOUP_CHANNEL_FD";
 /// passed over.
 pub const CONTROLLER_ENV: &str = "BROTH_CONTROLLER";
 
+/// Variable that tells the C library of a worker how to allocate: on huge pages, as it wakes to an
+/// address cache without its pages each time (`docs/performance.md`). Others do not heed it.
+pub const ALLOCATOR_ENV: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432",
+);
+
 /// Bytes that are no netstring, whatever came before: sent on purpose by those who want to know
 /// what becomes of a channel then.
 pub const GARBAGE: &[u8] = b"garbage,";

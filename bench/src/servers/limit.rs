@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 use broth_client::client::{Client, PlainPeer};
 use broth_client::peer::Peer;
-use broth_ipc::TransportId;
+use broth_ipc::{ALLOCATOR_ENV, TransportId};
 use broth_worker::srtp::Profile;
 
 use crate::limit::{Counters, Keys, LIMIT_ARG, Order};
@@ -33,6 +33,7 @@ impl Limit {
     pub(crate) fn start(profile: Option<Profile>) -> Result<Self> {
         let mut child = Command::new(env::current_exe()?)
             .arg(LIMIT_ARG)
+            .envs([ALLOCATOR_ENV])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -16,7 +16,7 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 
-use broth_ipc::{CHANNEL_FD, CHANNEL_FD_ENV, CONTROLLER_ENV};
+use broth_ipc::{ALLOCATOR_ENV, CHANNEL_FD, CHANNEL_FD_ENV, CONTROLLER_ENV};
 use nix::libc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::prctl;
@@ -138,6 +138,7 @@ fn spawn(spec: &WorkerSpec) -> io::Result<Spawned> {
         .env(CHANNEL_FD_ENV, CHANNEL_FD.to_string())
         .env(CONTROLLER_ENV, "1")
         .env(RUN_WORKER_ENV, "1")
+        .envs([ALLOCATOR_ENV])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
