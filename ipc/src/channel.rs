@@ -59,11 +59,6 @@ impl Channel {
         })
     }
 
-    /// Changes the limit for the payloads still to come.
-    pub fn set_payload_bytes_max(&mut self, payload_bytes_max: usize) {
-        self.inbox.set_payload_bytes_max(payload_bytes_max);
-    }
-
     /// Queues a payload and sends what the socket takes; the rest leaves during
     /// [`Channel::next`].
     ///

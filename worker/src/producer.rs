@@ -340,14 +340,6 @@ impl Producer {
         })
     }
 
-    /// The stream that carries a layer, if it is sending.
-    pub fn active_stream(&self, profile: Profile) -> Option<u8> {
-        self.streams
-            .iter()
-            .position(|stream| stream.is_active && stream.profile == profile)
-            .map(|index| index as u8)
-    }
-
     /// Notices streams that fell silent or speak again. Single streams stay active.
     pub fn update_activity(&mut self, io: &Io) -> bool {
         if self.streams.len() < 2 {

@@ -243,9 +243,4 @@ impl Router {
         self.forget_consumer(consumer.take_entry());
         io.note_consumer(self.id, consumer.id, Event::Close);
     }
-
-    /// Key of the router in its worker.
-    pub fn key(&self) -> usize {
-        self.key
-    }
 }

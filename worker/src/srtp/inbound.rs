@@ -78,11 +78,6 @@ impl SrtpInbound {
         self.rtp.iter()
     }
 
-    /// The SRTCP indices received from every SSRC.
-    pub fn rtcp_replays(&self) -> impl Iterator<Item = (u32, RtcpReplay)> + '_ {
-        self.rtcp.iter()
-    }
-
     /// Goes on from a recorded state of an SSRC.
     ///
     /// # Errors
