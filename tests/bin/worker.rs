@@ -50,9 +50,13 @@ fn control(first_port: &str) -> anyhow::Result<()> {
         tell(&json!({ "pids": pids }))?;
         stdin().lock().read_line(&mut String::new())?;
         runtime.block_on(server.close());
-        // Those who read what the workers said come to the end of it.
+        // Those who read what the workers said come to the end of it, and the runtime buries a
+        // standby whose start was broken off.
         let deadline = Instant::now() + PATIENCE;
-        while runtime.metrics().num_alive_tasks() > 0 && Instant::now() < deadline {
+        let is_busy = || -> anyhow::Result<bool> {
+            Ok(runtime.metrics().num_alive_tasks() > 0 || children()? > 0)
+        };
+        while is_busy()? && Instant::now() < deadline {
             thread::yield_now();
         }
         let descriptors = fs::read_dir("/proc/self/fd")?.count();

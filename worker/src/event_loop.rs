@@ -330,13 +330,11 @@ impl EventLoop {
             let Some(&Reverse((at, router, transport))) = self.deadlines.peek() else {
                 break;
             };
-            let is_early = at > io.now;
-            if is_early
-                && !(at <= io.now + early
-                    && routers
-                        .get(router)
-                        .is_some_and(|router| router.is_report(transport, at)))
-            {
+            let is_report = || {
+                let router = routers.get(router);
+                router.is_some_and(|router| router.is_report(transport, at))
+            };
+            if at > io.now && (at > io.now + early || !is_report()) {
                 break;
             }
             self.deadlines.pop();

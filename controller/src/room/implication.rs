@@ -134,16 +134,13 @@ impl Room {
         let transport = transport.and_then(|id| state.transports.get(&id).cloned());
         let peer = implication.peer();
         let peer = peer.and_then(|name| state.peers.iter().find(|peer| peer.name() == name));
-        match (transport, peer.cloned()) {
-            (Some(transport), _) if implication.deaths <= DEATHS_MAX => {
-                transport.close_in(&mut state, Originator::Local, None, false);
-                Outcome::TransportClosed
-            }
-            (_, Some(peer)) => {
+        let comes_again = implication.deaths > DEATHS_MAX || transport.is_none();
+        match (peer.filter(|_| comes_again).cloned(), transport) {
+            (Some(peer), _) => {
                 peer.close_in(&mut state, Originator::Local, None);
                 Outcome::PeerClosed
             }
-            (Some(transport), None) => {
+            (None, Some(transport)) => {
                 transport.close_in(&mut state, Originator::Local, None, false);
                 Outcome::TransportClosed
             }

@@ -58,10 +58,12 @@ impl Router {
             .fold(transport.rtcp_at, Instant::min)
     }
 
-    /// Whether it is reports that a transport is woken for at `at`: they may leave early.
+    /// Whether it is nothing but reports that a transport is woken for at `at`: they may leave early.
+    /// Not those of a sender: with them it is found out which of its layers fell silent, and right
+    /// behind the first packet after a pause all others would be.
     pub fn is_report(&self, key: usize, at: Instant) -> bool {
         let transport = self.transports.get(key);
-        transport.is_some_and(|transport| transport.rtcp_at == at)
+        transport.is_some_and(|it| it.rtcp_at == at && it.producers.is_empty())
     }
 
     /// Wakes a transport whose deadline `at` has come, or nearly if it is for reports, unless it was
