@@ -87,16 +87,14 @@ impl Room {
         }
         // One that is gone has been closed a moment ago.
         let transport = transport_id.and_then(|id| state.transports.get(&id).cloned());
-        let suspect = match (transport_id, &transport) {
+        let peer = match &transport {
+            Some(transport) => transport.peer().map(|peer| peer.name().to_owned()),
+            None => transport_id.and_then(|id| state.departed.peer_of(id).map(str::to_owned)),
+        };
+        let suspect = match (transport_id, peer) {
             (None, _) => Suspect::Room,
-            (Some(id), None) => {
-                let peer = state.departed.peer_of(id).map(str::to_owned);
-                peer.map_or(Suspect::Transport(id), Suspect::Peer)
-            }
-            (Some(id), Some(transport)) => {
-                let peer = transport.peer().map(|peer| peer.name().to_owned());
-                peer.map_or(Suspect::Transport(id), Suspect::Peer)
-            }
+            (Some(_), Some(name)) => Suspect::Peer(name),
+            (Some(id), None) => Suspect::Transport(id),
         };
         let (deaths, verdict) = state
             .blame

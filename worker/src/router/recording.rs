@@ -141,9 +141,8 @@ impl Router {
             }
             resumed.map(|(path, srtp)| (path, srtp, recorded))
         });
-        let is_tcp = |recorded: &Recorded<TransportRecord>| recorded.record.is_tcp;
         if let Some(connection) = connection
-            && !resumed.as_ref().is_some_and(|(.., it)| is_tcp(it))
+            && !matches!(&resumed, Some((.., recorded)) if recorded.record.is_tcp)
         {
             // Nobody reads what the peer sends there, though the controller holds it, too.
             let _ = TcpStream::from(connection).shutdown(Shutdown::Both);
