@@ -1,6 +1,7 @@
 //! What the benchmark is asked for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use broth_worker::srtp::Profile;
 use clap::{Parser, ValueEnum};
@@ -36,6 +37,11 @@ pub(crate) struct Args {
     /// Joins and leaves per second, instead of the shape's.
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=50))]
     churn: Option<u32>,
+    /// Percent of the packets that viewers take for lost and ask for again. The limit repeats nothing
+    /// and is left out.
+    #[arg(long, default_value_t = 0, conflicts_with = "most",
+          value_parser = clap::value_parser!(u32).range(..=20))]
+    loss: u32,
 
     /// Instead of a rate: the share of its core, in percent, that each server is to use.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -60,6 +66,11 @@ pub(crate) struct Args {
     /// How the viewers take what the kernel has for them.
     #[arg(long, value_enum, default_value_t = Receivers::Both)]
     pub(crate) receivers: Receivers,
+
+    /// Milliseconds between two connectivity checks of a client, as Chromium makes them.
+    #[arg(long, value_name = "MS", default_value_t = 2500,
+          value_parser = clap::value_parser!(u32).range(100..=25_000))]
+    check_every: u32,
 
     /// The servers to compare, instead of all there are.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -136,6 +147,11 @@ pub(crate) struct Protection {
 }
 
 impl Args {
+    /// Between two connectivity checks of a client.
+    pub(crate) fn check_interval(&self) -> Duration {
+        Duration::from_millis(self.check_every.into())
+    }
+
     /// The shapes, changed as asked.
     pub(crate) fn plans(&self) -> Vec<Plan> {
         let change = |plan: &Plan| {
@@ -147,6 +163,7 @@ impl Args {
             set(&mut plan.rate, self.rate);
             set(&mut plan.burst, self.burst);
             set(&mut plan.churn, self.churn);
+            plan.loss = self.loss;
             plan.size = self.size.map_or(plan.size, |size| size as usize);
             plan.is_mesh &= plan.producers == plan.consumers;
             plan
@@ -185,7 +202,9 @@ impl Args {
                 continue;
             }
             let is_gcm = !matches!(protection.profile, None | Some(Profile::Aes128CmSha1_80));
-            if which == Which::Original && self.original.is_none() {
+            if which == Which::Limit && self.loss > 0 {
+                why.push("limit left out: it repeats nothing".into());
+            } else if which == Which::Original && self.original.is_none() {
                 why.push("original left out: --original names no worker".into());
             } else if which == Which::Original && is_gcm {
                 why.push("original left out: it does not know this profile".into());
@@ -240,7 +259,7 @@ mod tests {
     #[test]
     fn the_original_is_there_where_it_can_be() {
         use Which::{Broth, Limit, Original, Unrecorded};
-        let rows: [(&str, bool, &[Which], usize); 6] = [
+        let rows: [(&str, bool, &[Which], usize); 7] = [
             ("--srtp cm-sha1", false, &[Limit, Broth], 1),
             ("--srtp cm-sha1", true, &[Limit, Broth, Original], 0),
             ("", true, &[Limit, Broth], 1),
@@ -251,6 +270,7 @@ mod tests {
                 0,
             ),
             ("--servers limit", true, &[Limit], 0),
+            ("--loss 1 --servers limit,broth", true, &[Broth], 1),
             ("--servers limit,original", false, &[Limit], 1),
         ];
         for (text, has_original, expected, left_out) in rows {

@@ -13,6 +13,7 @@
 mod args;
 mod calib;
 mod limit;
+mod loss;
 mod plan;
 mod process;
 mod receive;
@@ -64,10 +65,10 @@ fn run(args: &Args) -> Result<()> {
     let mut sections = Vec::new();
     for plan in args.plans() {
         for protection in args.protections() {
-            let hall = Hall::new()?;
+            let hall = Hall::new(args.check_interval())?;
             let (samples, latencies) = mpsc::channel();
             let measured = thread::scope(|scope| {
-                let receiver = scope.spawn(|| hall.receive(&samples));
+                let receiver = scope.spawn(|| hall.receive(plan.loss, &samples));
                 let bench = Bench {
                     args,
                     hall: &hall,

@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) size: usize,
     /// Viewers per second that join for a while, beside those who stay.
     pub(crate) churn: u32,
+    /// Percent of the packets that viewers take for lost and ask for again.
+    pub(crate) loss: u32,
 }
 
 impl Plan {
@@ -53,6 +55,7 @@ impl Plan {
             burst: 10,
             size: 1200,
             churn: 0,
+            loss: 0,
         }
     }
 
@@ -119,8 +122,12 @@ impl Plan {
             0 => String::new(),
             n => format!(", {n} joins and leaves per second"),
         };
+        let loss = match self.loss {
+            0 => String::new(),
+            n => format!(", {n} % lost and asked for again"),
+        };
         let (rate, size) = (self.rate, self.size);
-        format!("{rooms}{who}, {rate} packets/s of {size} bytes each {packets}{churn}")
+        format!("{rooms}{who}, {rate} packets/s of {size} bytes each {packets}{churn}{loss}")
     }
 }
 

@@ -17,14 +17,13 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, UdpGroSegment};
 
+use crate::loss::{Losses, is_repeated};
 use crate::process::dropped_at;
 use crate::source::STAMP_AT;
 
 /// Packets between two that are opened: a prime, so that bursts of equal length do not hide
 /// most of their packets.
 const SAMPLE: u64 = 101;
-/// Between two connectivity checks of a client, as Chromium makes them.
-const CHECK_INTERVAL: Duration = Duration::from_millis(2500);
 /// Longest pause between two looks at who is to make one.
 const CHECK_TURN: Duration = Duration::from_millis(20);
 /// Room for what waits while another viewer is served.
@@ -79,18 +78,21 @@ pub(crate) struct Hall {
     seats: RwLock<Vec<Option<Seated>>>,
     tally: Tally,
     is_over: AtomicBool,
+    /// Between two connectivity checks of a client.
+    check_interval: Duration,
     /// What send times count from.
     pub(crate) clock: Instant,
 }
 
 impl Hall {
     /// An empty one.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(check_interval: Duration) -> Result<Self> {
         Ok(Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             seats: RwLock::default(),
             tally: Tally::default(),
             is_over: AtomicBool::new(false),
+            check_interval,
             clock: Instant::now(),
         })
     }
@@ -183,11 +185,13 @@ impl Hall {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
-    /// Receives until the hall closes; latencies in microseconds go to `latencies`.
-    pub(crate) fn receive(&self, latencies: &Sender<u32>) -> Result<()> {
+    /// Receives until the hall closes; latencies in microseconds go to `latencies`. Viewers
+    /// take `loss` percent of what they could get again for lost.
+    pub(crate) fn receive(&self, loss: u32, latencies: &Sender<u32>) -> Result<()> {
         let mut batch = RecvBatch::default();
         let mut events = [EpollEvent::empty(); 256];
-        let mut checks = Checks::new();
+        let mut losses = Losses::new(loss);
+        let mut checks = Checks::new(self.check_interval);
         while !self.is_over.load(Ordering::Relaxed) {
             let timeout = EpollTimeout::try_from(CHECK_TURN)?;
             let ready = match self.epoll.wait(&mut events, timeout) {
@@ -207,9 +211,12 @@ impl Hall {
                 let now_us = self.clock.elapsed().as_micros() as u32;
                 for index in 0..count {
                     batch.datagrams(index, |datagram, _| {
-                        self.take(client, *role, datagram, now_us, latencies);
+                        if rtp::is_rtp(datagram) && !losses.take(datagram) {
+                            self.take(client, *role, datagram, now_us, latencies);
+                        }
                     });
                 }
+                losses.complain(client)?;
             }
         }
         Ok(())
@@ -223,16 +230,14 @@ impl Hall {
         now_us: u32,
         latencies: &Sender<u32>,
     ) {
-        if !rtp::is_rtp(datagram) {
-            return;
-        }
         let tally = &self.tally;
         if role == Role::Guest {
             tally.guests.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let total = tally.viewers.fetch_add(1, Ordering::Relaxed);
-        if !tally.is_timing.load(Ordering::Relaxed) || !total.is_multiple_of(SAMPLE) {
+        let is_timing = tally.is_timing.load(Ordering::Relaxed) && !is_repeated(datagram);
+        if !is_timing || !total.is_multiple_of(SAMPLE) {
             return;
         }
         match open_stamp(client, datagram) {
@@ -254,6 +259,7 @@ fn open_stamp(viewer: &Client, datagram: &mut [u8]) -> Option<u32> {
 /// The connectivity checks of all clients, a few at a time: all at once would be a pause in what
 /// is measured.
 struct Checks {
+    interval: Duration,
     next: usize,
     /// How many are due.
     due: f64,
@@ -261,8 +267,9 @@ struct Checks {
 }
 
 impl Checks {
-    fn new() -> Self {
+    fn new(interval: Duration) -> Self {
         Self {
+            interval,
             next: 0,
             due: 0.0,
             looked_at: Instant::now(),
@@ -275,7 +282,7 @@ impl Checks {
             return;
         }
         self.looked_at = Instant::now();
-        self.due += seats.len() as f64 * elapsed.div_duration_f64(CHECK_INTERVAL);
+        self.due += seats.len() as f64 * elapsed.div_duration_f64(self.interval);
         while self.due >= 1.0 {
             self.due -= 1.0;
             self.next = (self.next + 1) % seats.len();

@@ -9,10 +9,14 @@ use broth_ipc::{Call, Ids, RouterId, TransportId};
 use broth_worker::srtp::Profile;
 
 use crate::peer::Peer;
+use crate::rtp;
 use crate::worker::DrivenWorker;
 
 /// Send buffer asked for a plain transport's socket, as a room's.
 const SEND_BYTES: usize = 4 << 20;
+
+/// The SSRC of a client as a receiver.
+const RECEIVER: u32 = 1;
 
 /// A client.
 pub enum Client {
@@ -118,6 +122,20 @@ impl Client {
             Self::WebRtc(peer) => peer.seal(roc, buffer, header_len, len),
             Self::Plain(_) => Ok(len),
         }
+    }
+
+    /// Asks for packets of `ssrc` again, in a message with the SRTCP index `index`, which must be
+    /// higher each time.
+    ///
+    /// # Errors
+    /// The socket failed, or all indices are used.
+    pub fn nack(&self, index: u32, ssrc: u32, seqs: &[u16]) -> Result<()> {
+        let mut packet = rtp::nack(RECEIVER, ssrc, seqs);
+        if let Self::WebRtc(peer) = self {
+            peer.srtp.seal.protect_rtcp(index, &mut packet)?;
+        }
+        self.socket().send(&packet)?;
+        Ok(())
     }
 
     /// Opens a packet in place whatever came before it; `None` if it is not authentic.

@@ -1,6 +1,7 @@
 //! RTP parameters and packets for load and tests: VP8 with RTX, opus.
 
 use broth_ipc::rtp::{RtpMapping, RtpParameters};
+use broth_worker::wire::rtcp::{emit_nack, emit_receiver_report};
 use broth_worker::wire::rtp::RtpEmit;
 use serde_json::json;
 
@@ -41,6 +42,14 @@ pub fn opus_parameters(ssrc: u32) -> RtpParameters {
         "rtcp": { "cname": "bench" },
     }))
     .expect("the literal above has the shape of RTP parameters")
+}
+
+/// A compound RTCP packet of the receiver `sender` that asks for packets of `ssrc` again.
+pub fn nack(sender: u32, ssrc: u32, seqs: &[u16]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    emit_receiver_report(&mut packet, sender, &[]);
+    emit_nack(&mut packet, sender, ssrc, seqs);
+    packet
 }
 
 /// The mapping that changes nothing.

@@ -40,6 +40,7 @@ fn section(section: &Section, carried: &[Carried]) -> Value {
         "burst": plan.burst,
         "bytes": plan.size,
         "joinsPerSecond": plan.churn,
+        "lossPercent": plan.loss,
         "protection": section.protection.name,
         "seconds": section.window.as_secs(),
         "loadAverage": section.load_average,

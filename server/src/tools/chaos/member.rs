@@ -7,10 +7,10 @@ use std::time::Instant;
 use anyhow::Result;
 use broth_client::peer::Peer;
 use broth_client::recv_track::RecvTrack;
-use broth_client::rtp::OSN_LEN;
+use broth_client::rtp::{OSN_LEN, nack};
 use broth_client::send_track::{PACKET_BYTES, SendTrack, Written};
 use broth_worker::srtp::{Profile, RecvIndex, RtcpReplay};
-use broth_worker::wire::rtcp::{self, Packet, emit_nack, emit_receiver_report};
+use broth_worker::wire::rtcp::{self, Packet};
 use broth_worker::wire::rtp::{
     FIXED_HEADER_LEN, RtpHeader, header_len, is_rtcp, is_rtp, peek_ssrc,
 };
@@ -127,10 +127,7 @@ impl Member {
             received.track.poll_nack(now, &mut seqs);
             if !seqs.is_empty() {
                 let ssrc = received.ssrc;
-                let mut packet = Vec::new();
-                emit_receiver_report(&mut packet, REPORTER, &[]);
-                emit_nack(&mut packet, REPORTER, ssrc, &seqs);
-                self.send_rtcp(packet, common)?;
+                self.send_rtcp(nack(REPORTER, ssrc, &seqs), common)?;
                 seqs.clear();
             }
         }
