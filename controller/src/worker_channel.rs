@@ -246,7 +246,14 @@ impl<H: FnMut(Notification)> Turn<H> {
         loop {
             let slow = self.slow.filter(|(_, until)| StdInstant::now() < *until);
             if let Some((delay, _)) = slow {
-                sleep(delay).await;
+                tokio::select! {
+                    () = sleep(delay) => {}
+                    // It may end the delay.
+                    Some(fault) = injected.recv() => match self.suffer(fault) {
+                        true => continue,
+                        false => break,
+                    },
+                }
             }
             let batch = if slow.is_some() { 1 } else { BATCH };
             let deadline = self.deadlines.front().map(|(at, _)| *at);
@@ -269,13 +276,7 @@ impl<H: FnMut(Notification)> Turn<H> {
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.expire(Instant::now())
                 }
-                Some(fault) = injected.recv() => match fault {
-                    ChannelFault::Slow { delay, until } => {
-                        self.slow = Some((delay, until));
-                        true
-                    }
-                    ChannelFault::Garbage => self.channel.send_raw(GARBAGE).is_ok(),
-                },
+                Some(fault) = injected.recv() => self.suffer(fault),
             };
             if !is_alive {
                 break;
@@ -289,6 +290,17 @@ impl<H: FnMut(Notification)> Turn<H> {
         ChannelEnd {
             unanswered,
             given_up: (!is_closed).then_some(self.channel),
+        }
+    }
+
+    /// Works badly from now on; returns whether the channel is usable.
+    fn suffer(&mut self, fault: ChannelFault) -> bool {
+        match fault {
+            ChannelFault::Slow { delay, until } => {
+                self.slow = Some((delay, until));
+                true
+            }
+            ChannelFault::Garbage => self.channel.send_raw(GARBAGE).is_ok(),
         }
     }
 

@@ -88,6 +88,32 @@ async fn a_silent_worker_is_lost() {
     assert_eq!(late, Err(Error::ChannelClosed));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_worker_said_is_read_at_once_however_slow_its_channel_was() {
+    let delay = Duration::from_secs(1);
+    for is_hurried in [true, false] {
+        let mut ends = ends();
+        let until = StdInstant::now() + Duration::from_secs(3600);
+        ends.channel
+            .disturb(ChannelFault::Slow { delay, until })
+            .unwrap();
+        tokio::task::yield_now().await;
+        for _ in 0..20 {
+            let payload = json!({ "targetId": 7, "event": "sourcepaused" }).to_string();
+            ends.worker.send(payload.as_bytes(), vec![]).unwrap();
+        }
+        drop(ends.worker);
+        let began = Instant::now();
+        if is_hurried {
+            ends.channel.hurry();
+        }
+        ends.task.await.unwrap();
+        assert_eq!(*ends.seen.lock().unwrap(), [7; 20]);
+        // On the paused clock.
+        assert_eq!(began.elapsed() < delay, is_hurried);
+    }
+}
+
 #[tokio::test]
 async fn the_end_of_the_channel_ends_every_request() {
     let mut ends = ends();

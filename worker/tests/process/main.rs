@@ -17,7 +17,7 @@ use std::process::Command;
 
 use broth_ipc::PROTOCOL;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::json;
 
@@ -117,8 +117,27 @@ fn a_closed_channel_ends_it_in_order() {
 fn sigterm_ends_it_in_order() {
     let mut worker = Process::start(&["test#1"]);
     worker.ask(&json!({"id": 1, "method": "worker.dump"}));
-    kill(worker.pid(), Signal::SIGTERM).unwrap();
+    worker.signal(Signal::SIGTERM);
     assert_eq!(worker.wait().status.code(), Some(0));
+}
+
+/// `spec: channel.md` §1.4.
+#[test]
+fn other_signals_have_no_effect() {
+    let mut worker = Process::start(&["test#1"]);
+    worker.ask(&json!({"id": 1, "method": "worker.dump"}));
+    let without_effect = [
+        Signal::SIGHUP,
+        Signal::SIGALRM,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGPIPE,
+    ];
+    for signal in without_effect {
+        worker.signal(signal);
+        let dump = worker.ask(&json!({"id": 2, "method": "worker.dump"}));
+        assert_eq!(dump["accepted"], true, "{signal}");
+    }
 }
 
 #[test]

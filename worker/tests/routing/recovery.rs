@@ -49,7 +49,11 @@ fn no_peer_notices_that_its_worker_dies() {
     if number("BROTH_SEED").is_none() {
         let has_happened = sum.got > 1000 && sum.nacked > 100 && sum.repairs > 10;
         let has_held = sum.deaths_holding > 100;
-        assert!(has_happened && has_held && sum.wholes > 0, "{sum:?}");
+        let has_reported = sum.feedbacks > 100;
+        assert!(
+            has_happened && has_held && has_reported && sum.wholes > 0,
+            "{sum:?}"
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use broth_ipc::body::{
     CreateConsumer, CreateProducer, CreateRouter, EnableConsumer, PlainRtpTransportOptions,
     Protocol, RouterSocket,
 };
-use broth_ipc::rtp::{MediaKind, RtpMapping, RtpParameters};
+use broth_ipc::rtp::{MediaKind, RtpHeaderExtensionParameters, RtpMapping, RtpParameters};
 use broth_ipc::{Call, ConsumerId, Ids, ProducerId, Rejection, Request, RouterId, TransportId};
 use broth_worker::dialect::Dialect;
 use broth_worker::dtls::Certificate;
@@ -17,13 +17,14 @@ use broth_worker::net::sockets::{Path, Sockets};
 use broth_worker::recorder::Memory;
 use broth_worker::router::Router;
 use broth_worker::stream::Hold;
-use broth_worker::wire::rtp::RtpEmit;
+use broth_worker::wire::rtp::{RtpEmit, RtpHeader};
 use broth_worker::worker::Worker;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use serde_json::{Value, json};
 
 pub(crate) const ROUTER: RouterId = RouterId(1);
 pub(crate) const PT: u8 = 101;
+pub(crate) const TWCC_ID: u8 = 5;
 /// Bytes of the VP8 descriptor and frame header written by [`vp8`].
 pub(crate) const VP8_HEADER: usize = 7;
 
@@ -294,4 +295,32 @@ pub(crate) fn vp8(
     let end = at + VP8_HEADER + body.len();
     out[at + VP8_HEADER..end].copy_from_slice(body);
     end
+}
+
+/// The extension of numbers in the whole transport.
+pub(crate) fn twcc_extension() -> RtpHeaderExtensionParameters {
+    RtpHeaderExtensionParameters {
+        uri: "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01".into(),
+        id: TWCC_ID,
+        encrypt: false,
+        parameters: Default::default(),
+    }
+}
+
+/// A packet with a number in the whole transport.
+pub(crate) fn numbered(header: &RtpHeader, twcc_seq: u16, payload: &[u8]) -> Vec<u8> {
+    let emit = RtpEmit {
+        marker: header.marker,
+        pt: header.pt,
+        seq: header.seq,
+        ts: header.ts,
+        ssrc: header.ssrc,
+    };
+    let mut out = vec![0; 64];
+    let twcc_seq = twcc_seq.to_be_bytes();
+    let extensions = [(TWCC_ID, &twcc_seq[..])];
+    let len = emit.emit_header(extensions.into_iter(), &mut out).unwrap();
+    out.truncate(len);
+    out.extend_from_slice(payload);
+    out
 }

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use broth_ipc::body::CreateProducer;
-use broth_ipc::rtp::{MediaKind, RtpHeaderExtensionParameters, RtpMapping};
+use broth_ipc::rtp::{MediaKind, RtpMapping};
 use broth_ipc::{ConsumerId, ProducerId, TransportId};
 use broth_worker::net::sockets::Path;
 use broth_worker::recorder::Memory;
 use broth_worker::srtp::Profile;
 use broth_worker::wire::rtcp::{ReportBlock, emit_nack, emit_receiver_report};
-use broth_worker::wire::rtp::{RtpEmit, RtpHeader, is_rtcp, is_rtp};
+use broth_worker::wire::rtp::{RtpHeader, is_rtcp, is_rtp};
 
 use crate::peer::Peer;
-use crate::stage::{PT, Stage, parameters, vp8};
+use crate::stage::{PT, Stage, TWCC_ID, numbered, parameters, twcc_extension, vp8};
 
 const VIEWERS: u32 = 5;
 const RECORDER_WORDS: usize = 16 << 10;
@@ -32,8 +32,6 @@ const MEASURED: u16 = 300;
 /// The sender's media SSRC; its RTX has the next one, as everybody's.
 const SSRC: u32 = 10;
 const RTX_PT: u8 = 102;
-const TWCC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-const TWCC_ID: u8 = 5;
 
 #[test]
 fn the_whole_way_does_not_allocate() {
@@ -116,13 +114,7 @@ impl Room {
         stage.create_recorded(&socket, &memory, false);
         let sender = Peer::connect(&mut stage, TransportId(1), profile);
         let mut rtp_parameters = parameters(SSRC);
-        let extensions = &mut rtp_parameters.header_extensions;
-        extensions.push(RtpHeaderExtensionParameters {
-            uri: TWCC.into(),
-            id: TWCC_ID,
-            encrypt: false,
-            parameters: Default::default(),
-        });
+        rtp_parameters.header_extensions.push(twcc_extension());
         let create = CreateProducer {
             kind: MediaKind::Video,
             rtp_parameters,
@@ -220,7 +212,7 @@ fn media(frame: u16, n: u16) -> Vec<u8> {
     let numbers = (SSRC, seq, u32::from(frame) * 900);
     let len = vp8(&mut packet, numbers, frame, is_keyframe, &[7; 1100]);
     let header = RtpHeader::parse(&packet[..len]).unwrap();
-    extended(&header, seq, header.payload(&packet[..len]))
+    numbered(&header, seq, header.payload(&packet[..len]))
 }
 
 /// The same packet once more, as its sender repeats it (RFC 4588 §4).
@@ -229,24 +221,7 @@ fn rtx(packet: &[u8], seq: u16) -> Vec<u8> {
     let payload = [&packet[2..4], header.payload(packet)].concat();
     let twcc_seq = header.seq;
     (header.ssrc, header.pt, header.seq) = (SSRC + 1, RTX_PT, seq);
-    extended(&header, twcc_seq, &payload)
-}
-
-fn extended(header: &RtpHeader, twcc_seq: u16, payload: &[u8]) -> Vec<u8> {
-    let emit = RtpEmit {
-        marker: header.marker,
-        pt: header.pt,
-        seq: header.seq,
-        ts: header.ts,
-        ssrc: header.ssrc,
-    };
-    let mut out = vec![0; 64];
-    let twcc_seq = twcc_seq.to_be_bytes();
-    let extensions = [(TWCC_ID, &twcc_seq[..])];
-    let len = emit.emit_header(extensions.into_iter(), &mut out).unwrap();
-    out.truncate(len);
-    out.extend_from_slice(payload);
-    out
+    numbered(&header, twcc_seq, &payload)
 }
 
 fn report(ssrc: u32) -> ReportBlock {

@@ -7,13 +7,17 @@ use std::time::Instant;
 
 use broth_ipc::body::{DtlsParameters, DtlsRole, IceParameters};
 use broth_worker::dtls::{Certificate, Dtls, DtlsContext, DtlsEvent, SrtpKeys};
-use broth_worker::srtp::Profile;
+use broth_worker::srtp::{Profile, TAG_LEN_MAX};
 use broth_worker::transport::Srtp;
 use broth_worker::wire::rtcp::{self, ReportBlock, emit_nack, emit_receiver_report};
 use broth_worker::wire::rtp::{RtpHeader, header_len, is_rtcp, is_rtp};
 use broth_worker::wire::stun::{is_stun, write_binding_request};
 
 use super::source::Source;
+use crate::stage::numbered;
+
+/// More feedback than is lost at a time.
+const FEEDBACKS_LOST_MAX: u8 = 10;
 
 /// One peer.
 pub(super) struct Client {
@@ -26,6 +30,12 @@ pub(super) struct Client {
     pub(super) plis: u64,
     /// Every (SSRC, index) that was ever seen on the wire, under the keys it has.
     wire: HashMap<(u32, u64), Vec<u8>>,
+    /// The number of the next packet in the whole transport.
+    twcc_seq: u16,
+    /// The count of the next feedback about arrivals.
+    next_feedback: u8,
+    /// Feedback about arrivals that came.
+    pub(super) feedbacks: u64,
     /// Reports that came.
     pub(super) reports: u64,
 }
@@ -52,6 +62,9 @@ impl Client {
             nacked: 0,
             plis: 0,
             wire: HashMap::new(),
+            twcc_seq: 0,
+            next_feedback: 0,
+            feedbacks: 0,
             reports: 0,
         }
     }
@@ -106,14 +119,15 @@ impl Client {
         sealed.collect()
     }
 
-    fn seal(&self, seq: u64, packet: &[u8]) -> Vec<u8> {
-        let mut buffer = packet.to_vec();
-        buffer.resize(packet.len() + 16, 0);
-        let header_len = header_len(packet).unwrap();
-        let srtp = self.srtp.as_ref().unwrap();
-        let sealed =
-            srtp.seal
-                .protect_rtp((seq >> 16) as u32, &mut buffer, header_len, packet.len());
+    /// Seals a packet, numbered in the whole transport.
+    fn seal(&mut self, seq: u64, packet: &[u8]) -> Vec<u8> {
+        let header = RtpHeader::parse(packet).unwrap();
+        let mut buffer = numbered(&header, self.twcc_seq, header.payload(packet));
+        self.twcc_seq = self.twcc_seq.wrapping_add(1);
+        let (len, header_len) = (buffer.len(), header_len(&buffer).unwrap());
+        buffer.resize(len + TAG_LEN_MAX, 0);
+        let seal = &self.srtp.as_ref().unwrap().seal;
+        let sealed = seal.protect_rtp((seq >> 16) as u32, &mut buffer, header_len, len);
         buffer.truncate(sealed.unwrap());
         buffer
     }
@@ -181,6 +195,13 @@ impl Client {
                         // A layer whose silence is not known yet is asked in vain.
                         self.plis += u64::from(!source.is_silent);
                     }
+                }
+                rtcp::Packet::Twcc { fci, .. } => {
+                    // Some are lost on the way, or with the worker; none is counted twice.
+                    let missing = fci[7].wrapping_sub(self.next_feedback);
+                    assert!(missing < FEEDBACKS_LOST_MAX, "{missing} lost");
+                    self.next_feedback = fci[7].wrapping_add(1);
+                    self.feedbacks += 1;
                 }
                 rtcp::Packet::Sr(..) | rtcp::Packet::Rr { .. } => self.reports += 1,
                 _ => {}

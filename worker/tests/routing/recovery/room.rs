@@ -44,6 +44,7 @@ pub(super) struct Tally {
     pub(super) repairs: u64,
     pub(super) plis: u64,
     pub(super) reports: u64,
+    pub(super) feedbacks: u64,
     pub(super) runs: usize,
     pub(super) changes: u64,
     /// Deaths at which nothing was missing.
@@ -575,6 +576,7 @@ impl Tally {
         self.nacked += member.client.nacked;
         self.plis += member.client.plis;
         self.reports += member.client.reports;
+        self.feedbacks += member.client.feedbacks;
     }
 
     pub(super) fn sum(mut self, other: Self) -> Self {
@@ -584,6 +586,7 @@ impl Tally {
         self.repairs += other.repairs;
         self.plis += other.plis;
         self.reports += other.reports;
+        self.feedbacks += other.feedbacks;
         self.runs += other.runs;
         self.changes += other.changes;
         self.wholes += other.wholes;

@@ -9,6 +9,8 @@ use broth_worker::wire::vp8::Vp8Descriptor;
 use broth_worker::wire::vp9::Vp9Descriptor;
 use serde_json::{Value, json};
 
+use crate::stage::twcc_extension;
+
 pub(super) const RTX_PT: u8 = 102;
 /// Packets kept for retransmission.
 const HISTORY: usize = 600;
@@ -125,6 +127,7 @@ impl Format {
         serde_json::from_value(json!({
             "muxId": streams[0].0.to_string(),
             "codecs": codecs, "encodings": encodings, "rtcp": { "cname": "test" },
+            "headerExtensions": [twcc_extension()],
         }))
         .unwrap()
     }
