@@ -1,66 +1,35 @@
-//! One worker's place: starts a worker, watches it, and starts another when it dies or when another
-//! is to take its place (`succession`).
+//! One worker's place: starts a worker (`birth`), watches it (`life`), and starts another when it
+//! dies or when another is to take its place (`succession`).
+
+mod birth;
+mod life;
 
 use std::convert::Infallible;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use broth_ipc::body::{Empty, Hello, Ready, WorkerSettings};
-use broth_ipc::{Call, Event, Ids, PROTOCOL, V2_PAYLOAD_BYTES_MAX};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-use tokio::process::Child;
+use broth_ipc::body::{Hello, WorkerSettings};
+use broth_ipc::{Call, Ids};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::inquest::{Death, Finding, Inquest};
-use super::output::{self, LastWords};
+pub(super) use self::birth::Started;
+use self::life::End;
+use super::inquest::Inquest;
 use super::policy::{Decision, Policy};
-use super::process::{describe, ended, is_stopped, signal};
 use super::spawn::{Spawner, WorkerSpec};
-use super::watchdog;
-use super::worker::{Rooms, Stage, Worker, WorkerKind};
-use crate::chaos::Target;
-use crate::crash::Dead;
-use crate::error::{Error, Result};
+use super::worker::{Rooms, Worker, WorkerKind};
+use crate::error::Result;
 use crate::lock;
-use crate::memory::BlackBox;
 use crate::room::{CloseReason, Room};
-use crate::worker_channel::{ChannelEnd, Command, Requests, WorkerChannel};
-
-/// How long a worker may take from its start to being ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a worker may take to end when asked to.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a worker may take to close its rooms before it is asked to end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long the channel of a worker that is gone may take to end. Nothing but a controller that
-/// gets no CPU delays it.
-const WORDS_LEFT_TIME: Duration = Duration::from_secs(5);
-
-/// How long a worker that closed its channel may take to end by itself, which tells how it ended.
-const END_TIME: Duration = Duration::from_millis(200);
-
-/// How long a worker that spins may take to say where it is.
-const ABORT_TIME: Duration = Duration::from_millis(250);
-
-/// How long the last words of a worker may take to arrive.
-const WORDS_TIME: Duration = Duration::from_millis(50);
+use crate::worker_channel::Requests;
 
 /// The kind of worker whose rooms go on in the next.
 const WORKER_THAT_RESTORES: WorkerKind = WorkerKind::Broth { restores: true };
 
 /// How long rooms wait for another worker to go on with them.
 const RECOVERY_TIME: Duration = Duration::from_secs(5);
-
-/// How mediasoup v2's worker answers what it does not know.
-const UNKNOWN_METHOD: &str = "unknown method";
 
 /// What is in the place now.
 #[derive(Clone)]
@@ -129,37 +98,6 @@ pub(super) struct Entered {
     /// The one that was there, which still has its rooms.
     pub(super) old: Option<Arc<Worker>>,
     pub(super) new: Arc<Worker>,
-}
-
-/// A worker that is ready.
-pub(super) struct Started {
-    pub(super) kind: WorkerKind,
-    pub(super) recorder_version: u32,
-    /// Of its package, as it says.
-    version: String,
-    spec: WorkerSpec,
-    black_box: BlackBox,
-    child: Child,
-    channel: WorkerChannel,
-    channel_end: JoinHandle<ChannelEnd>,
-    words: LastWords,
-}
-
-/// How a worker ended.
-pub(super) struct End {
-    code: Option<i32>,
-    /// For how long it was ready, if ever.
-    served: Option<Duration>,
-    /// It says nothing about the next worker.
-    is_excused: bool,
-    pub(super) reason: String,
-}
-
-/// What a worker says of itself.
-struct Greeting {
-    kind: WorkerKind,
-    recorder_version: u32,
-    version: String,
 }
 
 /// Why a worker is not the place's any more.
@@ -423,33 +361,12 @@ impl Slot {
         }
     }
 
-    /// Makes sure that there is a standby, until there is no hope of one.
+    /// Keeps a standby, until there is no hope of one.
     async fn keep_warm(&self, spawner: &Spawner, standby: &mut Option<Started>) {
         let mut policy = Policy::default();
         loop {
-            let mut end = None;
-            if let Some(ready) = standby.as_mut().filter(|standby| self.is_usable(standby)) {
-                let since = Instant::now();
-                let _ = (&mut ready.channel_end).await;
-                end = Some(End {
-                    served: Some(since.elapsed()),
-                    ..End::unready("the standby's channel ended".into())
-                });
-            }
+            let end = self.warm_once(spawner, standby).await;
             *lock(&self.standby_pid) = None;
-            if let Some(stale) = standby.take() {
-                stale.dismiss().await;
-            }
-            if end.is_none() {
-                match self.start(spawner, self.spec()).await {
-                    Ok(started) => {
-                        *lock(&self.standby_pid) = started.child.id();
-                        *standby = Some(started);
-                    }
-                    Err(failed) => end = Some(failed),
-                }
-            }
-            let Some(end) = end else { continue };
             tracing::error!(worker = self.id, end.reason, "no standby");
             match policy.handle_death(end.code, end.served) {
                 Decision::Spawn(wait) => sleep(wait).await,
@@ -458,288 +375,28 @@ impl Slot {
         }
     }
 
-    /// Starts a worker and waits until it is ready.
-    pub(super) async fn start(&self, spawner: &Spawner, spec: WorkerSpec) -> Result<Started, End> {
-        let bin = spec.bin.display();
-        let failed =
-            |what: &str, error: std::io::Error| End::unready(format!("{what} {bin}: {error}"));
-        let black_box = BlackBox::create();
-        let black_box = black_box.map_err(|error| failed("no black box for", error))?;
-        let spawned = spawner.spawn(spec.clone()).await;
-        let spawned = spawned.map_err(|error| failed("cannot start", error))?;
-        let words = output::log(&self.id, spawned.stdout, spawned.stderr);
-        let mut child = spawned.child;
-        let (heard, said) = (Arc::clone(&self.rooms), words.clone());
-        let started = WorkerChannel::start(spawned.channel, move |told| match &told.event {
-            Event::Log { level, message } => said.note(&format!("{level}: {message}")),
-            _ => heard.handle(told),
-        });
-        let (channel, mut channel_end) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                signal(&child, Signal::SIGKILL);
-                ended(&mut child).await;
-                return Err(failed("no channel to", error));
-            }
-        };
-        let greeted = tokio::select! {
-            greeted = self.greet(&channel, spec.cpu, &black_box) => greeted,
-            _ = &mut channel_end => Err(format!("not ready: {}", Error::ChannelClosed)),
-            () = self.stopped() => Err("stopped".into()),
-        };
-        match greeted {
-            Ok(greeting) => Ok(Started {
-                kind: greeting.kind,
-                recorder_version: greeting.recorder_version,
-                version: greeting.version,
-                spec,
-                black_box,
-                child,
-                channel,
-                channel_end,
-                words,
-            }),
-            Err(complaint) => {
-                let status = end(&mut child, END_TIME).await;
-                sleep(WORDS_TIME).await;
-                Err(End {
-                    code: status.code(),
-                    ..End::unready(format!("{complaint} ({})", epitaph(status, &words)))
-                })
-            }
-        }
-    }
-
-    /// Lets a worker that is ready take the place and its rooms. Its life goes on by itself.
-    fn enter(self: &Arc<Self>, started: Started, tell: &Tell) -> (Arc<Worker>, JoinHandle<End>) {
-        let Started {
-            kind,
-            recorder_version,
-            version,
-            spec,
-            black_box,
-            child,
-            channel,
-            channel_end,
-            words,
-        } = started;
-        let pid = child.id().unwrap_or_default();
-        let worker = Arc::new(Worker {
-            idx: self.idx,
-            id: self.id.clone(),
-            kind,
-            pid,
-            cpu: spec.cpu,
-            channel,
-            rooms: Arc::clone(&self.rooms),
-            load: Default::default(),
-            target: Target::of(pid),
-            ready_at: std::time::Instant::now(),
-            recorder_version,
-            stage: watch::Sender::default(),
-        });
-        let settings = lock(&self.settings).clone();
-        if settings != WorkerSettings::default() {
-            worker
-                .channel
-                .send(Ids::NONE, Call::UpdateSettings(settings));
-        }
-        self.rooms.enter(&worker);
-        // Whoever hears of it can use it at once.
-        self.status.send_replace(Status::Ready(Arc::clone(&worker)));
-        tell(SlotEvent::Ready { pid });
-        let dead = Dead {
-            idx: self.idx,
-            id: self.id.clone(),
-            pid,
-            cpu: spec.cpu,
-            bin: spec.bin,
-            version,
-        };
-        let body = Body {
-            child,
-            channel_end,
-            black_box,
-            words,
-            dead,
-        };
-        let (slot, served, tell) = (Arc::clone(self), Arc::clone(&worker), Arc::clone(tell));
-        let life = async move { slot.serve(&served, body, &tell).await };
-        (worker, tokio::spawn(life))
-    }
-
-    /// A worker's life in the place.
-    async fn serve(&self, worker: &Arc<Worker>, mut body: Body, tell: &Tell) -> End {
-        let (death, unanswered) = self.watch(&mut body, worker).await;
-        let (status, words) = (death.status, body.words);
-        let is_stopped = *self.is_stopped.borrow();
-        let goes_on = worker.kind == WORKER_THAT_RESTORES && !is_stopped;
-        let was_injected = worker.target.suffers();
-        let is_retired = *worker.stage.borrow() != Stage::Serving;
-        let is_on_purpose = is_stopped || was_injected || is_retired;
-        let mut finding = Finding::default();
-        if goes_on {
-            let isolate = |room| tell(SlotEvent::Isolate(room));
-            let blame = || {
-                if !is_on_purpose {
-                    finding = self.inquest.hold(&death, worker, isolate);
+    /// Makes sure that there is a standby and waits for its end.
+    async fn warm_once(&self, spawner: &Spawner, standby: &mut Option<Started>) -> End {
+        let ready = match standby.take() {
+            Some(ready) if self.is_usable(&ready) => ready,
+            stale => {
+                if let Some(stale) = stale {
+                    stale.dismiss().await;
                 }
-            };
-            self.rooms
-                .lose(worker, &describe(status), unanswered, blame);
-        }
-        let served = Some(worker.ready_at.elapsed());
-        let is_excused = was_injected || finding.is_settled();
-        if !is_on_purpose {
-            let words = words.clone();
-            self.inquest
-                .report(body.dead, served, death, finding, words);
-        }
-        if !goes_on && status.signal() != Some(Signal::SIGKILL as i32) {
-            // It may have said why, on its way through the pipe.
-            sleep(WORDS_TIME).await;
-        }
-        let reason = epitaph(status, &words);
-        let was_here = self.status.send_if_modified(|status| {
-            let is_here = matches!(status, Status::Ready(here) if here.is(worker));
-            if is_here {
-                *status = Status::Dead(reason.clone());
+                match self.start(spawner, self.spec()).await {
+                    Ok(started) => started,
+                    Err(failed) => return failed,
+                }
             }
-            is_here
-        });
-        if !goes_on {
-            self.rooms.close(&CloseReason::WorkerDied(reason.clone()));
-        }
-        if worker.stage.send_replace(Stage::Ended) == Stage::Serving && !was_here {
-            tracing::error!(worker = worker.id, reason, "died while it was replaced");
-        }
+        };
+        *lock(&self.standby_pid) = ready.child.id();
+        let (ready, since) = (standby.insert(ready), Instant::now());
+        // However it ended, it is gone.
+        let _ = (&mut ready.channel_end).await;
         End {
-            code: status.code(),
-            served,
-            is_excused,
-            reason,
+            served: Some(since.elapsed()),
+            ..End::unready("the standby's channel ended".into())
         }
-    }
-
-    /// Finds out what kind of worker the other end is: the original one does not know `hello`.
-    /// One of ours must be pinned where it should be.
-    ///
-    /// Hands over its black box.
-    async fn greet(
-        &self,
-        channel: &WorkerChannel,
-        cpu: usize,
-        black_box: &BlackBox,
-    ) -> Result<Greeting, String> {
-        let answer = match self.say_hello(channel, Some(black_box)).await? {
-            Err(Error::Refused(refusal)) if refusal.reason == UNKNOWN_METHOD => {
-                channel.limit_payloads(V2_PAYLOAD_BYTES_MAX);
-                return match self.original_refusal {
-                    Some(refusal) => Err(refusal.into()),
-                    None => Ok(Greeting {
-                        kind: WorkerKind::V2,
-                        recorder_version: 0,
-                        version: "mediasoup v2".into(),
-                    }),
-                };
-            }
-            answer => answer.map_err(|error| format!("not ready: {error}"))?,
-        };
-        let ready: Ready = crate::parsed(answer).map_err(|error| error.to_string())?;
-        if ready.protocol != PROTOCOL {
-            return Err(format!(
-                "it speaks protocol {}, not {PROTOCOL}",
-                ready.protocol
-            ));
-        }
-        if ready.cpus != [cpu] {
-            return Err(format!("pinned to {:?}, not {cpu}", ready.cpus));
-        }
-        if let Some(made) = ready.dtls {
-            let is_first = *lock(&self.hello).dtls.get_or_insert_with(|| made.clone()) == made;
-            if !is_first {
-                // Another one was first meanwhile: with its certificate, then.
-                let answer = self.say_hello(channel, None).await?;
-                answer.map_err(|error| format!("not ready: {error}"))?;
-            }
-        }
-        let restores = ready.restores;
-        Ok(Greeting {
-            kind: WorkerKind::Broth { restores },
-            recorder_version: ready.recorder_version,
-            version: ready.version,
-        })
-    }
-
-    async fn say_hello(
-        &self,
-        channel: &WorkerChannel,
-        black_box: Option<&BlackBox>,
-    ) -> Result<Result<Value>, String> {
-        let fd = black_box.map(BlackBox::try_clone_fd).transpose();
-        let fd = fd.map_err(|error| format!("no black box: {error}"))?;
-        let mut hello = lock(&self.hello).clone();
-        hello.black_box = fd.is_some();
-        let hello = channel.request(Ids::NONE, Call::Hello(hello), fd.into_iter().collect());
-        let answer = timeout(READY_TIMEOUT, hello).await;
-        answer.map_err(|_| "not ready in time".to_owned())
-    }
-
-    /// Waits for the worker's end, which a lost channel or a wish to stop brings about.
-    async fn watch(&self, body: &mut Body, worker: &Worker) -> (Death, Vec<Command>) {
-        let Body {
-            child,
-            channel_end,
-            black_box,
-            ..
-        } = body;
-        let (mut stood_still, mut was_stopped) = (false, false);
-        let status = tokio::select! {
-            status = ended(child) => status,
-            left = &mut *channel_end => {
-                let left = left.unwrap_or_default();
-                let patience = match left.given_up {
-                    // It would take its controller for gone and say goodbye to the clients.
-                    Some(_) => Duration::ZERO,
-                    None => END_TIME,
-                };
-                let status = end(child, patience).await;
-                let death = Death::new(status, false, false, Some(black_box));
-                return (death, left.unanswered);
-            }
-            () = self.stopped() => {
-                // Rooms it still has when it is told to end would wait for another worker.
-                let closed = worker.channel.request(Ids::NONE, Call::GetLoad(Empty {}), vec![]);
-                let _ = timeout(CLOSE_TIMEOUT, closed).await;
-                signal(child, Signal::SIGTERM);
-                end(child, STOP_TIMEOUT).await
-            }
-            () = worker.reached(Stage::Retiring) => {
-                signal(child, Signal::SIGTERM);
-                end(child, STOP_TIMEOUT).await
-            }
-            is_starved = watchdog::watch(worker) => {
-                stood_still = true;
-                // Neither is its own doing.
-                was_stopped = is_starved || is_stopped(child);
-                tracing::error!(worker = worker.id, was_stopped, "stands still, is killed");
-                let patience = match was_stopped {
-                    true => Duration::ZERO,
-                    false => {
-                        signal(child, Signal::SIGABRT);
-                        ABORT_TIME
-                    }
-                };
-                end(child, patience).await
-            }
-        };
-        // What it said last is still on its way, however slowly it was made to go; then its end of
-        // the channel is closed.
-        worker.channel.hurry();
-        let left = timeout(WORDS_LEFT_TIME, channel_end).await;
-        let left = left.map(Result::unwrap_or_default).unwrap_or_default();
-        let death = Death::new(status, stood_still, was_stopped, Some(black_box));
-        (death, left.unanswered)
     }
 
     async fn stopped(&self) {
@@ -749,51 +406,5 @@ impl Slot {
             .subscribe()
             .wait_for(|is_stopped| *is_stopped)
             .await;
-    }
-}
-
-/// The process of a worker, and what is left of it.
-struct Body {
-    child: Child,
-    channel_end: JoinHandle<ChannelEnd>,
-    black_box: BlackBox,
-    words: LastWords,
-    dead: Dead,
-}
-
-impl Started {
-    /// Ends one that has no rooms.
-    pub(super) async fn dismiss(mut self) {
-        signal(&self.child, Signal::SIGTERM);
-        end(&mut self.child, STOP_TIMEOUT).await;
-    }
-}
-
-impl End {
-    /// Of a worker that never was ready.
-    fn unready(reason: String) -> Self {
-        Self {
-            code: None,
-            served: None,
-            is_excused: false,
-            reason,
-        }
-    }
-}
-
-/// Waits for a process to end, and ends it after `patience`.
-async fn end(child: &mut Child, patience: Duration) -> ExitStatus {
-    if let Ok(status) = timeout(patience, ended(child)).await {
-        return status;
-    }
-    signal(child, Signal::SIGKILL);
-    ended(child).await
-}
-
-fn epitaph(status: ExitStatus, words: &LastWords) -> String {
-    let words = words.get();
-    match (describe(status), words.is_empty()) {
-        (how, true) => how,
-        (how, false) => format!("{how}: {words}"),
     }
 }
