@@ -1,36 +1,31 @@
 //! A consumer: one producer's media on its way to one peer.
 //!
 //! Chooses the layer, renumbers, writes each packet once into the send queue and seals it
-//! there. Which packet had which number is logged, so that a retransmission repeats exactly
-//! what was sent.
+//! there (`rewrite`). Which packet had which number is logged, so that a retransmission repeats
+//! exactly what was sent. `flight` is what of it is recorded, `report` what is told of it.
 
 mod flight;
+mod report;
+mod rewrite;
 
 use std::time::Instant;
 
-use broth_ipc::body::{ConsumerDump, RtpStreamDump, RtpStreamParams, RtpStreamStats};
 use broth_ipc::rtp::{MediaKind, Profile, RtpParameters};
-use broth_ipc::{ConsumerId, Rejection, TransportId};
+use broth_ipc::{ConsumerId, Rejection};
 
 use crate::io::Io;
 use crate::net::sockets::Path;
 use crate::parameters;
-use crate::producer::{Producer, Stream, UNMAPPED, extension_id};
+use crate::producer::{Producer, UNMAPPED, extension_id};
 use crate::recorder::Entry;
 use crate::srtp::SealKey;
 use crate::stream::{
     Numbering, Picture, PictureIds, SendStream, Sent, SentLog, StoredPacket, TsOffset,
 };
 use crate::wire::codec::{Codec, PayloadInfo};
-use crate::wire::rtp::{RtpEmit, RtpHeader};
 use crate::wire::rtp_ext::ExtensionUri;
-use crate::wire::vp8;
 use flight::Flight;
-
-/// Bytes of the original sequence number in front of an RTX payload (RFC 4588 §4).
-const OSN_LEN: usize = 2;
-/// The beginning of a VP8 payload with its descriptor, a whole block of AES.
-const VP8_HEAD: usize = 16;
+use rewrite::Rewrite;
 
 /// A consumer.
 pub struct Consumer {
@@ -103,18 +98,6 @@ pub struct Way<'t> {
     pub seal: Option<&'t SealKey>,
     /// Where a clear copy goes.
     pub mirror: Option<Path>,
-}
-
-/// How one packet is rewritten.
-struct Rewrite {
-    pt: u8,
-    ssrc: u32,
-    seq: u64,
-    ts: u32,
-    picture: Option<(u16, u8)>,
-    abs_send_time: [u8; 3],
-    /// The original sequence number, in an RTX packet.
-    osn: Option<u16>,
 }
 
 impl Consumer {
@@ -458,53 +441,6 @@ impl Consumer {
             sending.note_feedback();
         }
     }
-
-    /// Everything about the consumer.
-    pub fn dump(&self, producer: &Producer) -> ConsumerDump {
-        let sending = self.sending.as_deref();
-        ConsumerDump {
-            consumer_id: self.id,
-            kind: self.kind,
-            source_producer_id: producer.id,
-            rtp_parameters: sending.map(|sending| sending.parameters.clone()),
-            rtp_stream: sending.map(Sending::dump),
-            loss_percentage: sending.map(|sending| {
-                let own = f64::from(sending.stream.fraction_lost) * 100.0 / 256.0;
-                let source = self.source(producer).map(Stream::loss_percentage);
-                source.map_or(0.0, |source| (own - source).max(0.0))
-            }),
-            paused: self.paused,
-            source_paused: self.source_paused,
-            preferred_profile: self.combined_preference(producer),
-            effective_profile: self.effective,
-        }
-    }
-
-    /// The stream of the layer being forwarded.
-    fn source<'p>(&self, producer: &'p Producer) -> Option<&'p Stream> {
-        let mut streams = producer.streams.iter();
-        streams.find(|stream| stream.profile == self.effective)
-    }
-
-    /// Stats: what is being forwarded, and what is sent.
-    pub fn stats(
-        &self,
-        io: &Io,
-        producer: &Producer,
-        transport: TransportId,
-    ) -> Vec<RtpStreamStats> {
-        let Some(sending) = &self.sending else {
-            return Vec::new();
-        };
-        let source = self.source(producer);
-        let mut outbound = sending.stats(io, transport);
-        outbound.inbound_rtp_id = source.map(|stream| stream.stats_id());
-        source
-            .map(|stream| stream.stats(io))
-            .into_iter()
-            .chain([outbound])
-            .collect()
-    }
 }
 
 /// The picture a packet belongs to.
@@ -516,26 +452,6 @@ fn picture_of(info: &PayloadInfo) -> Picture {
     }
 }
 
-/// A packet whose payload is not all there.
-#[derive(Clone, Copy)]
-struct Emitted<'s> {
-    /// Bytes of the header.
-    header_len: usize,
-    /// Bytes that are written.
-    len: usize,
-    /// What is to follow them, where all receivers share it.
-    rest: &'s [u8],
-}
-
-impl Emitted<'_> {
-    /// Writes the rest as it is; returns the length of the packet.
-    fn finish(self, slot: &mut [u8]) -> Option<usize> {
-        let end = self.len + self.rest.len();
-        slot.get_mut(self.len..end)?.copy_from_slice(self.rest);
-        Some(end)
-    }
-}
-
 /// What [`Consumer::choose`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
@@ -543,144 +459,4 @@ pub struct Choice {
     pub keyframe_from: Option<u8>,
     /// The layer that was being forwarded is gone.
     pub is_lost: bool,
-}
-
-impl Sending {
-    /// Writes, seals and queues one packet. `false`: it could not be written.
-    fn write(
-        &mut self,
-        io: &mut Io,
-        way: Way<'_>,
-        producer: &Producer,
-        packet: &StoredPacket,
-        rewrite: &Rewrite,
-    ) -> bool {
-        let source = io.pool.get(packet.id);
-        if let Some(mirror) = way.mirror {
-            let slot = io.sockets.slot();
-            let emitted = self.emit(slot, producer, &packet.header, source, rewrite);
-            if let Some(len) = emitted.and_then(|emitted| emitted.finish(slot)) {
-                io.sockets.commit(mirror, len);
-            }
-        }
-        let slot = io.sockets.slot();
-        let Some(emitted) = self.emit(slot, producer, &packet.header, source, rewrite) else {
-            return false;
-        };
-        // After the last index there is none.
-        let Ok(roc) = u32::try_from(rewrite.seq >> 16) else {
-            return false;
-        };
-        let Emitted {
-            header_len,
-            len,
-            rest,
-        } = emitted;
-        let sealed = match way.seal {
-            Some(seal) => seal.protect_rtp_with(roc, slot, header_len, len, rest).ok(),
-            None => emitted.finish(slot),
-        };
-        let Some(len) = sealed else {
-            return false;
-        };
-        io.sockets.commit(way.path, len);
-        self.untold_bytes += len as u64;
-        true
-    }
-
-    /// Writes the header and what of the payload differs from receiver to receiver.
-    fn emit<'s>(
-        &self,
-        slot: &mut [u8],
-        producer: &Producer,
-        header: &RtpHeader,
-        source: &'s [u8],
-        rewrite: &Rewrite,
-    ) -> Option<Emitted<'s>> {
-        let extensions = header.extensions(source).filter_map(|(id, range)| {
-            let id = producer.ext_map[usize::from(id)];
-            if id == UNMAPPED || self.exts.checked_shr(u32::from(id)).unwrap_or(0) & 1 == 0 {
-                return None;
-            }
-            let data = source.get(usize::from(range.start)..usize::from(range.end))?;
-            let is_send_time = id == self.abs_send_ext && data.len() == 3;
-            Some((
-                id,
-                if is_send_time {
-                    &rewrite.abs_send_time
-                } else {
-                    data
-                },
-            ))
-        });
-        let emit = RtpEmit {
-            marker: header.marker,
-            pt: rewrite.pt,
-            seq: rewrite.seq as u16,
-            ts: rewrite.ts,
-            ssrc: rewrite.ssrc,
-        };
-        let header_len = emit.emit_header(extensions, slot)?;
-        let mut at = header_len;
-        if let Some(osn) = rewrite.osn {
-            slot.get_mut(at..at + OSN_LEN)?
-                .copy_from_slice(&osn.to_be_bytes());
-            at += OSN_LEN;
-        }
-        let mut rest = header.payload(source);
-        if let Some((picture_id, tl0picidx)) = rewrite.picture {
-            let (head, behind) = rest.split_at(rest.len().min(VP8_HEAD));
-            let out = slot.get_mut(at..at + head.len())?;
-            out.copy_from_slice(head);
-            vp8::rewrite(out, picture_id, tl0picidx);
-            at += head.len();
-            rest = behind;
-        }
-        Some(Emitted {
-            header_len,
-            len: at,
-            rest,
-        })
-    }
-
-    fn dump(&self) -> RtpStreamDump {
-        RtpStreamDump {
-            params: RtpStreamParams {
-                ssrc: self.ssrc,
-                payload_type: self.pt,
-                mime_type: self.mime_type.clone(),
-                clock_rate: self.clock_rate,
-                use_nack: self.has_nack,
-                use_pli: self.has_pli,
-            },
-        }
-    }
-
-    fn stats(&self, io: &Io, transport: TransportId) -> RtpStreamStats {
-        let stream = &self.stream;
-        RtpStreamStats {
-            id: format!("outbound-{}", self.ssrc),
-            kind: "outbound-rtp".into(),
-            timestamp: io.now_ms(),
-            ssrc: self.ssrc,
-            media_type: self.media,
-            media_kind: self.media,
-            mime_type: self.mime_type.clone(),
-            packet_count: stream.packets,
-            byte_count: stream.bytes,
-            bitrate: stream.bitrate(io.now),
-            packets_lost: stream.packets_lost,
-            fraction_lost: stream.fraction_lost,
-            packets_discarded: 0,
-            packets_repaired: stream.repaired,
-            fir_count: stream.firs,
-            pli_count: stream.plis,
-            nack_count: stream.nacks,
-            sli_count: 0,
-            jitter: None,
-            round_trip_time: Some(stream.rtt_ms()),
-            transport_id: Some(transport),
-            inbound_rtp_id: None,
-        }
-    }
 }
