@@ -14,7 +14,9 @@ use broth_ipc::{ProducerId, TransportId};
 use crate::drop_reason::DropReason;
 use crate::io::Io;
 use crate::parameters;
-use crate::stream::{Cuts, KeyFrameLimiter, LevelMeter, RecvConfig, RecvStream, StoredPacket};
+use crate::stream::{
+    Cuts, KeyFrameLimiter, LevelMeter, ParameterSets, RecvConfig, RecvStream, StoredPacket,
+};
 use crate::wire::codec::{Codec, inspect};
 use crate::wire::rtp::RtpHeader;
 use crate::wire::rtp_ext::{ExtensionUri, audio_level};
@@ -78,6 +80,7 @@ pub struct Stream {
     pub is_active: bool,
     /// The newest packet does not end its frame.
     is_amid_frame: bool,
+    parameter_sets: ParameterSets,
     media: MediaKind,
     mime_type: String,
     rid: String,
@@ -229,6 +232,13 @@ impl Producer {
         }
         let id = io.pool.alloc(packet).ok_or(DropReason::PoolExhausted)?;
         let stream = &mut self.streams[index];
+        let mut info = info;
+        if info.has_parameter_sets {
+            stream.parameter_sets.note();
+        } else if info.is_keyframe && stream.codec.has_parameter_sets() {
+            let sets = &mut stream.parameter_sets;
+            info.is_keyframe = sets.are_elsewhere(&stream.recv, seq, header.ts);
+        }
         if info.is_keyframe {
             // What came ahead of it had left behind it.
             let highest = stream.recv.highest().unwrap_or(seq);
@@ -327,6 +337,7 @@ impl Producer {
             profile,
             is_active: true,
             is_amid_frame: false,
+            parameter_sets: ParameterSets::default(),
             media: parameters::kind_of(codec),
             mime_type: codec.mime_type.clone(),
             rid: encoding.encoding_id.clone().unwrap_or_default(),

@@ -127,6 +127,11 @@ impl RecvStream {
         self.seq.highest()
     }
 
+    /// Whether its sender repeats what is lost.
+    pub fn repeats(&self) -> bool {
+        self.config.has_nack
+    }
+
     /// The number that counting began with.
     pub fn base_seq(&self) -> Option<u64> {
         self.base_seq

@@ -38,6 +38,11 @@ impl Codec {
             .map_or(Self::Other, |(_, codec)| codec)
     }
 
+    /// Tells whether parameter sets may come in packets of their own.
+    pub fn has_parameter_sets(self) -> bool {
+        matches!(self, Self::H264 | Self::H265)
+    }
+
     /// Tells whether [`inspect`] recognises the key frames of this codec.
     pub fn has_keyframes(self) -> bool {
         match self {
@@ -52,6 +57,8 @@ impl Codec {
 pub struct PayloadInfo {
     /// Decoding can start with this packet.
     pub is_keyframe: bool,
+    /// Parameter sets of H.264 or H.265 are in this packet.
+    pub has_parameter_sets: bool,
     /// A frame starts with this packet, as far as the codec tells.
     pub is_frame_start: bool,
     /// Temporal layer.
@@ -75,10 +82,10 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
                 is_keyframe: read.is_keyframe,
                 is_frame_start: read.is_frame_start,
                 temporal: read.temporal,
-                spatial: None,
                 picture_id: read.picture_id,
                 is_picture_id_narrow: !read.is_picture_id_wide,
                 tl0picidx: read.tl0picidx,
+                ..PayloadInfo::default()
             },
         ),
         Codec::Vp9 => Vp9Descriptor::parse(payload).map_or_else(
@@ -89,14 +96,15 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
                 temporal: read.temporal,
                 spatial: read.spatial,
                 picture_id: read.picture_id,
-                is_picture_id_narrow: false,
                 tl0picidx: read.tl0picidx,
+                ..PayloadInfo::default()
             },
         ),
         Codec::H264 => {
             let starts = h264::inspect(payload);
             PayloadInfo {
                 is_keyframe: starts.keyframe,
+                has_parameter_sets: starts.parameter_sets,
                 is_frame_start: starts.frame,
                 ..PayloadInfo::default()
             }
@@ -105,6 +113,7 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
             let starts = h265::inspect(payload);
             PayloadInfo {
                 is_keyframe: starts.keyframe,
+                has_parameter_sets: starts.parameter_sets,
                 is_frame_start: starts.frame,
                 ..PayloadInfo::default()
             }
@@ -144,10 +153,9 @@ mod tests {
                 is_keyframe: true,
                 is_frame_start: true,
                 temporal: Some(2),
-                spatial: None,
                 picture_id: Some(0x102),
-                is_picture_id_narrow: false,
                 tl0picidx: Some(9),
+                ..PayloadInfo::default()
             }
         );
         let vp9 = inspect(Codec::Vp9, &[0xA8, 0x05, 0x43, 0x07]);

@@ -20,6 +20,8 @@ const FU_B: u8 = 29;
 pub struct H264Starts {
     /// An SPS or IDR slice starts in this packet.
     pub keyframe: bool,
+    /// An SPS is in this packet.
+    pub parameter_sets: bool,
     /// An access unit starts in this packet: a delimiter, parameter set or first slice.
     pub frame: bool,
 }
@@ -71,6 +73,7 @@ fn add_unit(starts: &mut H264Starts, unit_type: u8, body: Option<&u8>) {
         SPS => {
             starts.frame = true;
             starts.keyframe = true;
+            starts.parameter_sets = true;
         }
         SEI..=AUD => starts.frame = true,
         _ => {}
@@ -85,29 +88,46 @@ mod tests {
 
     #[test]
     fn units_are_recognised() {
-        for (name, payload, keyframe, frame) in [
-            ("empty", &[][..], false, false),
-            ("single slice", &[0x41, 0x9A], false, true),
-            ("later slice", &[0x41, 0x1A], false, false),
-            ("single IDR", &[0x65, 0x88], true, true),
-            ("single SPS", &[0x67, 0x42], true, true),
-            ("single PPS", &[0x68], false, true),
+        for (name, payload, keyframe, parameter_sets, frame) in [
+            ("empty", &[][..], false, false, false),
+            ("single slice", &[0x41, 0x9A], false, false, true),
+            ("later slice", &[0x41, 0x1A], false, false, false),
+            ("single IDR", &[0x65, 0x88], true, false, true),
+            ("single SPS", &[0x67, 0x42], true, true, true),
+            ("single PPS", &[0x68], false, false, true),
             (
                 "STAP-A, SPS second",
                 &[0x78, 0, 1, 0x68, 0, 2, 0x67, 0x42],
                 true,
                 true,
+                true,
             ),
-            ("STAP-A, cut unit", &[0x78, 0, 9, 0x67], false, false),
-            ("STAP-A, empty unit", &[0x78, 0, 0, 0, 1, 0x65], true, false),
-            ("STAP-B", &[0x79, 0, 7, 0, 1, 0x67], true, true),
-            ("FU-A start IDR", &[0x7C, 0x85, 0x88], true, true),
-            ("FU-A middle IDR", &[0x7C, 0x05, 0x88], false, false),
-            ("FU-A start slice", &[0x5C, 0x81, 0x9A], false, true),
-            ("FU-B start IDR", &[0x7D, 0x85, 0, 0, 0x88], true, true),
-            ("FU-A without header", &[0x7C], false, false),
+            ("STAP-A, cut unit", &[0x78, 0, 9, 0x67], false, false, false),
+            (
+                "STAP-A, empty unit",
+                &[0x78, 0, 0, 0, 1, 0x65],
+                true,
+                false,
+                false,
+            ),
+            ("STAP-B", &[0x79, 0, 7, 0, 1, 0x67], true, true, true),
+            ("FU-A start IDR", &[0x7C, 0x85, 0x88], true, false, true),
+            ("FU-A middle IDR", &[0x7C, 0x05, 0x88], false, false, false),
+            ("FU-A start slice", &[0x5C, 0x81, 0x9A], false, false, true),
+            (
+                "FU-B start IDR",
+                &[0x7D, 0x85, 0, 0, 0x88],
+                true,
+                false,
+                true,
+            ),
+            ("FU-A without header", &[0x7C], false, false, false),
         ] {
-            let expected = H264Starts { keyframe, frame };
+            let expected = H264Starts {
+                keyframe,
+                parameter_sets,
+                frame,
+            };
             assert_eq!(inspect(payload), expected, "{name}");
         }
     }

@@ -19,6 +19,8 @@ const FRAGMENTATION: u8 = 49;
 pub struct H265Starts {
     /// A VPS, SPS or intra random access picture starts in this packet.
     pub keyframe: bool,
+    /// A VPS or SPS is in this packet.
+    pub parameter_sets: bool,
     /// An access unit starts in this packet: a delimiter, parameter set or first slice segment.
     pub frame: bool,
 }
@@ -59,6 +61,7 @@ fn unit_type(header: u8) -> u8 {
 
 /// Adds one unit: its type and the first byte behind its header.
 fn add_unit(starts: &mut H265Starts, unit_type: u8, body: Option<&u8>) {
+    starts.parameter_sets |= matches!(unit_type, VPS | SPS);
     starts.keyframe |= matches!(unit_type, FIRST_IRAP..=LAST_IRAP | VPS | SPS);
     starts.frame |= match unit_type {
         // The first bit is first_slice_segment_in_pic_flag.
@@ -76,23 +79,34 @@ mod tests {
 
     #[test]
     fn units_are_recognised() {
-        for (name, payload, keyframe, frame) in [
-            ("empty", &[][..], false, false),
-            ("trailing slice", &[0x02, 0x01, 0xD0], false, true),
-            ("later segment", &[0x02, 0x01, 0x50], false, false),
-            ("IDR_W_RADL", &[0x26, 0x01, 0xAF], true, true),
-            ("CRA", &[0x2A, 0x01, 0xAF], true, true),
-            ("VPS", &[0x40, 0x01, 0x0C], true, true),
+        for (name, payload, keyframe, parameter_sets, frame) in [
+            ("empty", &[][..], false, false, false),
+            ("trailing slice", &[0x02, 0x01, 0xD0], false, false, true),
+            ("later segment", &[0x02, 0x01, 0x50], false, false, false),
+            ("IDR_W_RADL", &[0x26, 0x01, 0xAF], true, false, true),
+            ("CRA", &[0x2A, 0x01, 0xAF], true, false, true),
+            ("VPS", &[0x40, 0x01, 0x0C], true, true, true),
             (
                 "AP with SPS",
                 &[0x60, 0x01, 0, 2, 0x44, 1, 0, 2, 0x42, 1],
                 true,
                 true,
+                true,
             ),
-            ("FU start IDR", &[0x62, 0x01, 0x93, 0xAF], true, true),
-            ("FU middle IDR", &[0x62, 0x01, 0x13, 0xAF], false, false),
+            ("FU start IDR", &[0x62, 0x01, 0x93, 0xAF], true, false, true),
+            (
+                "FU middle IDR",
+                &[0x62, 0x01, 0x13, 0xAF],
+                false,
+                false,
+                false,
+            ),
         ] {
-            let expected = H265Starts { keyframe, frame };
+            let expected = H265Starts {
+                keyframe,
+                parameter_sets,
+                frame,
+            };
             assert_eq!(inspect(payload), expected, "{name}");
         }
     }

@@ -201,7 +201,7 @@ impl Source {
                     tl0: self.tl0,
                     is_keyframe: is_keyframe && n == 0,
                 };
-                let mut payload = self.descriptor(body.is_keyframe, layer, n);
+                let mut payload = self.descriptor(is_keyframe, layer, n);
                 payload.extend_from_slice(&body.write());
                 let pt = self.format.pt();
                 let numbers = (pt, self.ssrc, self.seq, self.ts);
@@ -222,13 +222,18 @@ impl Source {
         let tl0 = self.tl0;
         match self.format {
             Format::Opus => Vec::new(),
-            Format::H264 => vec![if is_keyframe { 0x65 } else { 0x41 }],
+            // Parameter sets, then the pictures.
+            Format::H264 => vec![match (is_keyframe, n) {
+                (true, 0) => 0x67,
+                (true, _) => 0x65,
+                (false, _) => 0x41,
+            }],
             Format::Vp8 => {
-                let frame = u8::from(!is_keyframe);
+                let frame = u8::from(!is_keyframe || n > 0);
                 vec![0x90, 0xE0, high, low, tl0, layer << 6, frame]
             }
             Format::Vp9 => {
-                let inter = if is_keyframe { 0 } else { 0x40 };
+                let inter = if is_keyframe && n == 0 { 0 } else { 0x40 };
                 let layers = layer << 5 | (n.min(3) as u8) << 1;
                 vec![0xA8 | inter, high, low, layers, tl0]
             }
