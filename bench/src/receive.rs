@@ -216,7 +216,7 @@ impl Hall {
                         }
                     });
                 }
-                losses.complain(client)?;
+                losses.complain(client);
             }
         }
         Ok(())

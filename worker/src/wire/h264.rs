@@ -1,7 +1,7 @@
 //! H.264 payloads (RFC 6184 §5): which NAL units a packet starts.
 //!
 //! Both parameter sets (SPS) and IDR slices count as key frames, as some senders never repeat the
-//! former in band.
+//! former in band; `stream::ParameterSets` knows with which of them a receiver begins.
 
 use super::u16_at;
 
