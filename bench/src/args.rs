@@ -37,8 +37,8 @@ pub(crate) struct Args {
     /// Joins and leaves per second, instead of the shape's.
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=50))]
     churn: Option<u32>,
-    /// Percent of the packets that viewers take for lost and ask for again. The limit repeats nothing
-    /// and is left out.
+    /// Percent of the video packets that viewers take for lost and ask for again. The limit repeats
+    /// nothing and is left out.
     #[arg(long, default_value_t = 0, conflicts_with = "most",
           value_parser = clap::value_parser!(u32).range(..=20))]
     loss: u32,

@@ -2,6 +2,7 @@
 
 use broth_client::client::Client;
 use broth_client::rtp::{RTX_PT, VP8_PT};
+use broth_worker::wire::rtp::peek_ssrc;
 
 /// A step that spreads whole numbers evenly over 32 bits.
 const SPREAD: u32 = 0x9E37_79B9;
@@ -40,8 +41,7 @@ impl Losses {
         let is_lost = u64::from(self.seen) < self.share;
         if is_lost {
             let seq = u16::from_be_bytes([packet[2], packet[3]]);
-            let ssrc = u32::from_be_bytes([packet[8], packet[9], packet[10], packet[11]]);
-            self.lost.push((ssrc, seq));
+            self.lost.extend(peek_ssrc(packet).map(|ssrc| (ssrc, seq)));
         }
         is_lost
     }

@@ -65,10 +65,11 @@ fn run(args: &Args) -> Result<()> {
     let mut sections = Vec::new();
     for plan in args.plans() {
         for protection in args.protections() {
-            let hall = Hall::new(args.check_interval())?;
+            let hall = Hall::new()?;
             let (samples, latencies) = mpsc::channel();
             let measured = thread::scope(|scope| {
-                let receiver = scope.spawn(|| hall.receive(plan.loss, &samples));
+                let receiver =
+                    scope.spawn(|| hall.receive(plan.loss, args.check_interval(), &samples));
                 let bench = Bench {
                     args,
                     hall: &hall,

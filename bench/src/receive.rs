@@ -78,21 +78,18 @@ pub(crate) struct Hall {
     seats: RwLock<Vec<Option<Seated>>>,
     tally: Tally,
     is_over: AtomicBool,
-    /// Between two connectivity checks of a client.
-    check_interval: Duration,
     /// What send times count from.
     pub(crate) clock: Instant,
 }
 
 impl Hall {
     /// An empty one.
-    pub(crate) fn new(check_interval: Duration) -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             seats: RwLock::default(),
             tally: Tally::default(),
             is_over: AtomicBool::new(false),
-            check_interval,
             clock: Instant::now(),
         })
     }
@@ -186,12 +183,18 @@ impl Hall {
     }
 
     /// Receives until the hall closes; latencies in microseconds go to `latencies`. Viewers
-    /// take `loss` percent of what they could get again for lost.
-    pub(crate) fn receive(&self, loss: u32, latencies: &Sender<u32>) -> Result<()> {
+    /// take `loss` percent of what they could get again for lost; each client's path is checked
+    /// once in `check_interval`.
+    pub(crate) fn receive(
+        &self,
+        loss: u32,
+        check_interval: Duration,
+        latencies: &Sender<u32>,
+    ) -> Result<()> {
         let mut batch = RecvBatch::default();
         let mut events = [EpollEvent::empty(); 256];
         let mut losses = Losses::new(loss);
-        let mut checks = Checks::new(self.check_interval);
+        let mut checks = Checks::new(check_interval);
         while !self.is_over.load(Ordering::Relaxed) {
             let timeout = EpollTimeout::try_from(CHECK_TURN)?;
             let ready = match self.epoll.wait(&mut events, timeout) {

@@ -225,14 +225,13 @@ impl Producer {
         seq: u64,
         header: &RtpHeader,
         packet: &[u8],
-        info: crate::wire::codec::PayloadInfo,
+        mut info: crate::wire::codec::PayloadInfo,
     ) -> Result<(), DropReason> {
         if packet.len() > crate::stream::BUFFER_LEN {
             return Err(DropReason::TooLarge);
         }
         let id = io.pool.alloc(packet).ok_or(DropReason::PoolExhausted)?;
         let stream = &mut self.streams[index];
-        let mut info = info;
         if info.has_parameter_sets {
             stream.parameter_sets.note();
         } else if info.is_keyframe && stream.codec.has_parameter_sets() {

@@ -389,10 +389,10 @@ impl Slot {
                 }
             }
         };
-        *lock(&self.standby_pid) = ready.child.id();
+        *lock(&self.standby_pid) = ready.body.child.id();
         let (ready, since) = (standby.insert(ready), Instant::now());
         // However it ended, it is gone.
-        let _ = (&mut ready.channel_end).await;
+        let _ = (&mut ready.body.channel_end).await;
         End {
             served: Some(since.elapsed()),
             ..End::unready("the standby's channel ended".into())

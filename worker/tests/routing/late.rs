@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use broth_ipc::body::{CreateProducer, Empty};
-use broth_ipc::rtp::{MediaKind, RtpMapping};
+use broth_ipc::body::Empty;
+use broth_ipc::rtp::MediaKind;
 use broth_ipc::{Call, ConsumerId, Ids, ProducerId, TransportId};
 use broth_worker::net::sockets::Path;
 use broth_worker::wire::rtp::RtpEmit;
@@ -111,16 +111,7 @@ impl Scene {
             parameters.codecs[0].mime_type = "video/H264".into();
             parameters
         };
-        let create = CreateProducer {
-            kind: MediaKind::Video,
-            rtp_parameters: parameters(10),
-            rtp_mapping: RtpMapping {
-                codec_payload_types: vec![(PT, PT), (102, 102)],
-                header_extension_ids: Vec::new(),
-            },
-            paused: false,
-        };
-        stage.produce_as(SENDER, PRODUCER, create);
+        stage.produce_video(SENDER, PRODUCER, parameters(10));
         stage.consume_as(
             RECEIVER,
             PRODUCER,

@@ -182,9 +182,19 @@ impl Stage {
     }
 
     pub(crate) fn produce(&mut self, transport: TransportId, id: ProducerId, ssrc: u32) {
+        self.produce_video(transport, id, parameters(ssrc));
+    }
+
+    /// Video whose payload types are the room's.
+    pub(crate) fn produce_video(
+        &mut self,
+        transport: TransportId,
+        id: ProducerId,
+        rtp_parameters: RtpParameters,
+    ) {
         let request = CreateProducer {
             kind: MediaKind::Video,
-            rtp_parameters: parameters(ssrc),
+            rtp_parameters,
             rtp_mapping: RtpMapping {
                 codec_payload_types: vec![(PT, PT), (102, 102)],
                 header_extension_ids: Vec::new(),

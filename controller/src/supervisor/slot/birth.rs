@@ -35,10 +35,15 @@ pub(in crate::supervisor) struct Started {
     /// Of its package, as it says.
     pub(super) version: String,
     pub(super) spec: WorkerSpec,
-    pub(super) black_box: BlackBox,
-    pub(super) child: Child,
     pub(super) channel: WorkerChannel,
+    pub(super) body: Body,
+}
+
+/// The process of a worker, and what is left of it.
+pub(super) struct Body {
+    pub(super) child: Child,
     pub(super) channel_end: JoinHandle<ChannelEnd>,
+    pub(super) black_box: BlackBox,
     pub(super) words: LastWords,
 }
 
@@ -89,11 +94,13 @@ impl Slot {
                 recorder_version: greeting.recorder_version,
                 version: greeting.version,
                 spec,
-                black_box,
-                child,
                 channel,
-                channel_end,
-                words,
+                body: Body {
+                    child,
+                    channel_end,
+                    black_box,
+                    words,
+                },
             }),
             Err(complaint) => {
                 let status = end(&mut child, END_TIME).await;
@@ -174,7 +181,7 @@ impl Slot {
 impl Started {
     /// Ends one that has no rooms.
     pub(in crate::supervisor) async fn dismiss(mut self) {
-        signal(&self.child, Signal::SIGTERM);
-        end(&mut self.child, STOP_TIMEOUT).await;
+        signal(&self.body.child, Signal::SIGTERM);
+        end(&mut self.body.child, STOP_TIMEOUT).await;
     }
 }

@@ -13,19 +13,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::birth::Started;
+use super::birth::{Body, Started};
 use super::{Slot, SlotEvent, Status, Tell, WORKER_THAT_RESTORES};
 use crate::chaos::Target;
 use crate::crash::Dead;
 use crate::lock;
-use crate::memory::BlackBox;
 use crate::room::CloseReason;
 use crate::supervisor::inquest::{Death, Finding};
 use crate::supervisor::output::LastWords;
 use crate::supervisor::process::{describe, ended, is_stopped, signal};
 use crate::supervisor::watchdog;
 use crate::supervisor::worker::{Stage, Worker};
-use crate::worker_channel::{ChannelEnd, Command, Requests};
+use crate::worker_channel::{Command, Requests};
 
 /// How long a worker may take to end when asked to.
 pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,15 +55,6 @@ pub(in crate::supervisor) struct End {
     pub(in crate::supervisor) reason: String,
 }
 
-/// The process of a worker, and what is left of it.
-struct Body {
-    child: Child,
-    channel_end: JoinHandle<ChannelEnd>,
-    black_box: BlackBox,
-    words: LastWords,
-    dead: Dead,
-}
-
 impl Slot {
     /// Lets a worker that is ready take the place and its rooms. Its life goes on by itself.
     pub(super) fn enter(
@@ -77,13 +67,10 @@ impl Slot {
             recorder_version,
             version,
             spec,
-            black_box,
-            child,
             channel,
-            channel_end,
-            words,
+            body,
         } = started;
-        let pid = child.id().unwrap_or_default();
+        let pid = body.child.id().unwrap_or_default();
         let worker = Arc::new(Worker {
             idx: self.idx,
             id: self.id.clone(),
@@ -116,20 +103,13 @@ impl Slot {
             bin: spec.bin,
             version,
         };
-        let body = Body {
-            child,
-            channel_end,
-            black_box,
-            words,
-            dead,
-        };
         let (slot, served, tell) = (Arc::clone(self), Arc::clone(&worker), Arc::clone(tell));
-        let life = async move { slot.serve(&served, body, &tell).await };
+        let life = async move { slot.serve(&served, body, dead, &tell).await };
         (worker, tokio::spawn(life))
     }
 
     /// A worker's life in the place.
-    async fn serve(&self, worker: &Arc<Worker>, mut body: Body, tell: &Tell) -> End {
+    async fn serve(&self, worker: &Arc<Worker>, mut body: Body, dead: Dead, tell: &Tell) -> End {
         let (death, unanswered) = self.watch(&mut body, worker).await;
         let (status, words) = (death.status, body.words);
         let is_stopped = *self.is_stopped.borrow();
@@ -152,8 +132,7 @@ impl Slot {
         let is_excused = was_injected || finding.is_settled();
         if !is_on_purpose {
             let words = words.clone();
-            self.inquest
-                .report(body.dead, served, death, finding, words);
+            self.inquest.report(dead, served, death, finding, words);
         }
         if !goes_on && status.signal() != Some(Signal::SIGKILL as i32) {
             // It may have said why, on its way through the pipe.
